@@ -1,0 +1,1 @@
+"""planish.ir: types, graph, op table, text form, verifier, ONNX importer and numpy reference."""
