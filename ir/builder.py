@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 from planish.ir.errors import InvalidGraph
 from planish.ir.graph import Attr, Attrs, Graph, Node, Result, Value
-from planish.ir.op import OpDef
+from planish.ir.op import OpDef, OpKind
 from planish.ir.ops import op_def
+from planish.ir.ops.region import region_types
 
 
 def make_node(
@@ -28,13 +29,14 @@ def make_node(
     fewest, most = definition.arity
     if len(inputs) < fewest or (most is not None and len(inputs) > most):
         raise InvalidGraph(f"{where} takes {fewest} to {most} inputs, got {len(inputs)}")
-    if op == "kernel":
-        types: Sequence = [value.type for value in regions[0].outputs]
-    else:
-        try:
-            types = definition.infer([value.type for value in inputs], full)
-        except InvalidGraph as error:
-            raise InvalidGraph(f"{where}: {error}") from None
+    given = [value.type for value in inputs]
+    try:
+        if definition.kind is OpKind.REGION:
+            types = region_types(op, given, full, regions)
+        else:
+            types = definition.infer(given, full)
+    except InvalidGraph as error:
+        raise InvalidGraph(f"{where}: {error}") from None
     return Node(op, inputs, types, full, regions, provenance, names)
 
 

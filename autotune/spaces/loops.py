@@ -1,0 +1,32 @@
+"""Kernels without directives: emitted TensorIR, and reductions to an index."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from planish.autotune.spaces.space import Choices, Space, Steps
+from planish.ir.graph import Node
+from planish.ir.target import Target
+
+
+def options(kernel: Node, target: Target) -> Mapping[str, tuple[Any, ...]]:
+    """Choices: `lanes` (of the vectors that an emitter writes)."""
+    return {"lanes": tuple(v for v in (1, 4, 8, 16, 32) if v <= 2 * _lanes(kernel, target))}
+
+
+def pick(kernel: Node, target: Target) -> Choices:
+    """Vectors of the target's width."""
+    return {"lanes": _lanes(kernel, target)}
+
+
+def _lanes(kernel: Node, target: Target) -> int:
+    return target.lanes(kernel.outputs[0].type.dtype.itemsize)
+
+
+def directives(kernel: Node, target: Target, choices: Choices) -> Steps:
+    """The loops as they are written."""
+    return []
+
+
+SPACE = Space("loops", ("arg_max", "arg_min"), options, pick, directives)

@@ -1,0 +1,96 @@
+"""Kernels of element-wise ops and movement: flat or row loops, vector innermost."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from planish.autotune.spaces.space import Choices, Space, Steps, is_parallel, widest_vector
+from planish.ir.graph import Node
+from planish.ir.op import OpKind
+from planish.ir.ops import op_def
+from planish.ir.target import Target
+
+#: Movement ops that choose between sources by index: a vector of them would become lane by lane
+#: code, while LLVM unrolls the scalar loop well.
+_BRANCHING = frozenset(("concat", "pad", "gather", "gather_elements", "gather_nd"))
+
+
+def _is_flat(kernel: Node) -> bool:
+    """True if every tensor is read in the order in which it lies in memory."""
+    (body,) = kernel.regions
+    shape = kernel.output.type.shape
+    return all(
+        op_def(node.op).kind is OpKind.ELEMENTWISE or node.op == "reshape" for node in body.nodes
+    ) and all(value.type.shape == shape or value.type.elements == 1 for value in body.inputs)
+
+
+def _is_vectorizable(kernel: Node) -> bool:
+    """True if a vector of the last axis is read from one place in each source."""
+    for node in kernel.regions[0].nodes:
+        rank = node.output.type.rank
+        if node.op == "pad" and not (node.attrs["before"][-1] or node.attrs["after"][-1]):
+            continue
+        if node.op == "concat" and node.attrs["axis"] % rank != rank - 1:
+            continue
+        if node.op == "gather" and node.attrs["axis"] % node.inputs[0].type.rank != (
+            node.inputs[0].type.rank - 1
+        ):
+            continue
+        if node.op in _BRANCHING:
+            return False
+        if node.op == "transpose" and node.attrs["perm"][-1] != rank - 1:
+            return False
+        if node.op in ("pack", "unpack", "reshape"):
+            return False
+    return True
+
+
+def _lanes(kernel: Node, target: Target) -> int:
+    sizes = [node.output.type.dtype.itemsize for node in kernel.regions[0].nodes]
+    return target.lanes(max(sizes))
+
+
+def options(kernel: Node, target: Target) -> Mapping[str, tuple[Any, ...]]:
+    """Choices: `flat` (one loop), `vector` (lanes), `parallel`."""
+    lanes = _lanes(kernel, target)
+    vectors = tuple(v for v in (1, 4, 8, 16, 32) if v <= 2 * lanes)
+    return {"flat": (False, True), "vector": vectors, "parallel": (False, True)}
+
+
+def pick(kernel: Node, target: Target) -> Choices:
+    """Flat where possible; the widest vector that leaves no tail."""
+    shape = kernel.output.type.static_shape
+    flat = _is_flat(kernel)
+    vector = 1
+    if flat:
+        vector = widest_vector(kernel.output.type.elements, _lanes(kernel, target))
+    elif shape and _is_vectorizable(kernel):
+        vector = widest_vector(shape[-1], _lanes(kernel, target))
+    return {"flat": flat, "vector": vector, "parallel": is_parallel(kernel, target)}
+
+
+def directives(kernel: Node, target: Target, choices: Choices) -> Steps:
+    """out: (all but the last axis) parallel | last axis in vectors."""
+    rank = max(1, kernel.output.type.rank)
+    axes = tuple(f"d{i}" for i in range(rank))
+    steps: Steps = []
+    if choices["flat"] and rank > 1:
+        steps.append(("fuse", "out", axes, "i"))
+        axes = ("i",)
+    last, outer = axes[-1], list(axes[:-1])
+    if choices["vector"] > 1:
+        steps.append(("split", "out", last, choices["vector"], f"{last}.o", f"{last}.v"))
+        steps.append(("vectorize", "out", f"{last}.v"))
+        if choices["flat"] or not outer:
+            outer.append(f"{last}.o")
+    elif not outer:
+        outer = [last]
+    if choices["parallel"]:
+        if len(outer) > 1:
+            steps.append(("fuse", "out", tuple(outer), "task"))
+        steps.append(("parallel", "out", "task" if len(outer) > 1 else outer[0]))
+    return steps
+
+
+SPACE = Space("pointwise", (), options, pick, directives)

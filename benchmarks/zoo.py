@@ -1,0 +1,301 @@
+"""planish against onnxruntime on a folder of models: `python benchmarks/zoo.py FOLDER`.
+
+A model is a folder NAME with NAME.onnx, reference.npz (arrays `in:NAME` and `out:NAME`, "/" written
+"|") and perhaps meta.json. Each engine runs in a process of its own, which is stopped (SIGSTOP)
+while the other one is timed: idle thread pools spin, and would halve the other's speed. The engines
+are timed in turn, A B A B, with equal threads; a ratio is the median of the rounds' ratios.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from planish.tolerances import compare
+
+ENGINES = ("planish", "onnxruntime")
+QUANTISED = {"QuantizeLinear", "DynamicQuantizeLinear", "QLinearConv", "QLinearMatMul"}
+Record = dict[str, Any]
+
+
+class EngineFailed(Exception):
+    """An engine refused a model; the message is its own."""
+
+
+class Engine:
+    """A worker process, stopped except while it answers."""
+
+    def __init__(self, name: str) -> None:
+        script = Path(__file__).with_name("engines.py")
+        self._process = subprocess.Popen(
+            [sys.executable, str(script), name],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self.ask(do="ready")
+        self._process.send_signal(signal.SIGSTOP)
+
+    def ask(self, **command: Any) -> Record:
+        """The worker's answer; EngineFailed with its words if it failed."""
+        process = self._process
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.send_signal(signal.SIGCONT)
+        print(json.dumps(command), file=process.stdin, flush=True)
+        line = process.stdout.readline()
+        if not line:
+            raise EngineFailed(f"the worker died with exit code {process.wait()}")
+        process.send_signal(signal.SIGSTOP)
+        answer: Record = json.loads(line)
+        if "error" in answer:
+            raise EngineFailed(answer["error"])
+        return answer
+
+    def close(self) -> None:
+        """Ends the worker."""
+        self._process.kill()
+        self._process.wait()
+
+
+@contextmanager
+def engines() -> Iterator[dict[str, Engine]]:
+    """Fresh workers of both engines."""
+    with ExitStack() as stack:
+        started = {}
+        for name in ENGINES:
+            started[name] = engine = Engine(name)
+            stack.callback(engine.close)
+        yield started
+
+
+def read_reference(folder: Path) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Inputs and expected outputs of a model, by their ONNX names."""
+    inputs, outputs = {}, {}
+    with np.load(folder / "reference.npz") as arrays:
+        for key in arrays:
+            side, name = key.split(":", 1)
+            (inputs if side == "in" else outputs)[name.replace("|", "/")] = arrays[key]
+    return inputs, outputs
+
+
+def compile_model(model: Path, artefact: Path, inputs: Mapping[str, np.ndarray]) -> Record:
+    """Runs `planish compile` at the reference's shapes; its report, and the command's seconds."""
+    command = [sys.executable, "-c", "from planish.cli import main; main()", "compile", str(model)]
+    command += ["-o", str(artefact), "--no-verify", "--json"]
+    for name, array in inputs.items():
+        command += ["--shape", f"{name}={','.join(map(str, array.shape))}"]
+    begin = time.perf_counter()
+    done = subprocess.run(command, capture_output=True, text=True)
+    seconds = time.perf_counter() - begin
+    if done.returncode != 0:
+        told = done.stderr.strip().splitlines()[-1:] or ["no message"]
+        try:
+            raise EngineFailed(json.loads(told[0])["error"]["message"])
+        except (ValueError, KeyError):
+            raise EngineFailed(told[0]) from None
+    return {**json.loads(done.stdout), "wall": seconds}
+
+
+def check_outputs(
+    actual: Mapping[str, np.ndarray], expected: Mapping[str, np.ndarray], meta: Record
+) -> Record:
+    """The largest error against the reference, and whether all outputs are within tolerance.
+
+    onnxruntime's own difference between its optimised and its plain form is a floor: the reference
+    is no better than that.
+    """
+    mode = "quantized" if QUANTISED & set(meta.get("op_histogram", ())) else "strict"
+    floors = meta.get("ort_opt_vs_noopt_maxdiff", {})
+    found = {
+        name: compare(actual[name], value, mode, floor=float(floors.get(name, 0.0)))
+        for name, value in expected.items()
+    }
+    reasons = [f"{name}: {entry.reason}" for name, entry in found.items() if not entry.ok]
+    return {
+        "error": max(entry.max_abs for entry in found.values()),
+        "relative": max(entry.max_rel for entry in found.values()),
+        "ok": not reasons,
+        "reasons": reasons,
+    }
+
+
+def measure(folder: Path, work: Path, options: argparse.Namespace) -> Record:
+    """Everything about one model."""
+    name = folder.name
+    inputs, expected = read_reference(folder)
+    meta_file = folder / "meta.json"
+    meta = json.loads(meta_file.read_text()) if meta_file.exists() else {}
+    artefact = work / name
+    compiled = compile_model(folder / f"{name}.onnx", artefact, inputs)
+    feeds = work / "inputs.npz"
+    with feeds.open("wb") as file:
+        np.savez(file, **inputs)  # type: ignore[arg-type]
+    models = {"planish": str(artefact), "onnxruntime": str(folder / f"{name}.onnx")}
+    start = {"do": "start", "inputs": str(feeds), "threads": options.threads}
+    cold: list[dict[str, Record]] = []
+    with ExitStack() as stack:
+        for _ in range(options.cold_rounds):
+            stack.close()
+            workers = stack.enter_context(engines())
+            cold.append({key: workers[key].ask(model=models[key], **start) for key in ENGINES})
+        warm = [
+            {key: workers[key].ask(do="time", seconds=options.seconds) for key in ENGINES}
+            for _ in range(options.rounds)
+        ]
+        saved = work / "outputs.npz"
+        workers["planish"].ask(do="save", path=str(saved))
+    with np.load(saved) as actual:
+        check = check_outputs(actual, expected, meta)
+    shutil.rmtree(artefact)
+    return {"model": name, "compile": compiled, "check": check, **summary(cold, warm)}
+
+
+def summary(cold: list[dict[str, Record]], warm: list[dict[str, Record]]) -> Record:
+    """Medians over the rounds, seconds and bytes; ratios are planish's figure by onnxruntime's."""
+
+    def median(
+        rounds: list[dict[str, Record]], read: Callable[[dict[str, Record]], float]
+    ) -> float:
+        return statistics.median(read(entry) for entry in rounds)
+
+    found: Record = {
+        "latency_ratio": median(
+            warm, lambda r: r["planish"]["median"] / r["onnxruntime"]["median"]
+        ),
+        "cold_ratio": median(cold, lambda r: r["planish"]["cold"] / r["onnxruntime"]["cold"]),
+    }
+    for key in ENGINES:
+        found[key] = {
+            "latency": median(warm, lambda r, key=key: r[key]["median"]),  # type: ignore[misc]
+            **{
+                figure: median(cold, lambda r, key=key, figure=figure: r[key][figure])  # type: ignore[misc]
+                for figure in ("load", "cold", "resident", "grown")
+            },
+        }
+    return found
+
+
+HEADINGS = (
+    "model",
+    "compile s",
+    "artefact MB",
+    "over weights kB",
+    "load ms",
+    "latency ms",
+    "ORT ms",
+    "ratio",
+    "largest error",
+    "of largest",
+    "within",
+    "cold ms",
+    "ORT cold ms",
+    "ratio",
+    "memory MB",
+    "ORT MB",
+)
+
+
+def row(record: Record) -> list[str]:
+    """A model's line of the table."""
+    if "failed" in record:
+        return [record["model"], record["failed"]]
+    compiled, check = record["compile"], record["check"]
+    ours, theirs = record["planish"], record["onnxruntime"]
+    over = compiled["artefact_bytes"] - compiled["weights_bytes"]
+    return [
+        record["model"],
+        f"{compiled['wall']:.1f}",
+        f"{compiled['artefact_bytes'] / 1e6:.2f}",
+        f"{over / 1e3:.0f}",
+        f"{ours['load'] * 1e3:.2f}",
+        f"{ours['latency'] * 1e3:.3f}",
+        f"{theirs['latency'] * 1e3:.3f}",
+        f"{record['latency_ratio']:.2f}",
+        f"{check['error']:.2g}",
+        f"{check['relative']:.2g}",
+        "yes" if check["ok"] else "NO",
+        f"{ours['cold'] * 1e3:.1f}",
+        f"{theirs['cold'] * 1e3:.1f}",
+        f"{record['cold_ratio']:.2f}",
+        f"{ours['resident'] / 1e6:.0f}",
+        f"{theirs['resident'] / 1e6:.0f}",
+    ]
+
+
+def print_row(cells: list[str], wide: int) -> None:
+    """A line of a Markdown table; numbers to the right."""
+    if len(cells) == 2:
+        print(f"| {cells[0]:<{wide}} | {cells[1]} |", flush=True)
+        return
+    aligned = [f"{c:>{len(h)}}" for c, h in zip(cells[1:], HEADINGS[1:])]
+    print(f"| {cells[0]:<{wide}} | {' | '.join(aligned)} |", flush=True)
+
+
+def parse_options() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        description="Compile, check and time a folder of models against onnxruntime, in turn."
+    )
+    parser.add_argument("folder", type=Path, help="folder of models, a folder each")
+    parser.add_argument("--models", default="", help="only these, separated by commas")
+    parser.add_argument("--threads", type=int, default=2, help="of both engines (2)")
+    parser.add_argument("--rounds", type=int, default=5, help="turns of timing (5)")
+    parser.add_argument("--cold-rounds", type=int, default=3, help="fresh processes (3)")
+    parser.add_argument("--seconds", type=float, default=0.5, help="a turn's length (0.5)")
+    parser.add_argument("--json", action="store_true", help="one JSON object a model instead")
+    return parser.parse_args()
+
+
+def find_models(folder: Path, wanted: str) -> list[Path]:
+    """The model folders; exits with a message if one that is wanted is missing."""
+    found = {
+        path.name: path for path in sorted(folder.iterdir()) if (path / "reference.npz").exists()
+    }
+    names = wanted.split(",") if wanted else list(found)
+    missing = [name for name in names if name not in found]
+    if missing or not names:
+        sys.exit(f"no model {', '.join(missing)} in {folder}; there are {', '.join(found)}")
+    return [found[name] for name in names]
+
+
+def main() -> int:
+    """Prints the table; 1 if a model failed or is out of tolerance."""
+    options = parse_options()
+    models = find_models(options.folder, options.models)
+    wide = max(len(path.name) for path in models)
+    if not options.json:
+        print_row(list(HEADINGS), wide)
+        print_row(["-" * wide, *("-" * (len(h) - 1) + ":" for h in HEADINGS[1:])], wide)
+    failed = False
+    for folder in models:
+        with tempfile.TemporaryDirectory(prefix="planish-zoo-") as work:
+            try:
+                record = measure(folder, Path(work), options)
+            except EngineFailed as error:
+                record = {"model": folder.name, "failed": str(error)}
+        failed |= not record.get("check", {}).get("ok", False)
+        if options.json:
+            print(json.dumps(record), flush=True)
+        else:
+            print_row(row(record), wide)
+            for reason in record.get("check", {}).get("reasons", ()):
+                print(f"  {folder.name}: {reason}", file=sys.stderr)
+    return int(failed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,68 @@
+"""planish: an ONNX compiler and graph optimiser whose artefacts stand alone.
+
+    report = planish.compile("model.onnx", "model.planish")
+    outputs = planish.load("model.planish").run({"input": array})
+
+Names are imported when they are first used: `load` needs numpy and the standard library only, and
+must not wait for the compiler's imports.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from planish.artefact.loading import Model as Model
+    from planish.artefact.loading import load as load
+    from planish.driver import CompileReport as CompileReport
+    from planish.driver import compile as compile
+    from planish.ir.errors import ArtefactError as ArtefactError
+    from planish.ir.errors import InvalidGraph as InvalidGraph
+    from planish.ir.errors import InvalidModel as InvalidModel
+    from planish.ir.errors import PassError as PassError
+    from planish.ir.errors import PlanishError as PlanishError
+    from planish.ir.errors import ScheduleError as ScheduleError
+    from planish.ir.errors import TargetError as TargetError
+    from planish.ir.errors import TuningError as TuningError
+    from planish.ir.errors import UnsupportedModel as UnsupportedModel
+    from planish.ir.onnx import import_model as import_model
+    from planish.ir.target import Target as Target
+    from planish.targets.hardware import detect_host as detect_host
+    from planish.targets.hardware import find_target as find_target
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "compile": "planish.driver",
+    "CompileReport": "planish.driver",
+    "load": "planish.artefact.loading",
+    "Model": "planish.artefact.loading",
+    "import_model": "planish.ir.onnx",
+    "Target": "planish.ir.target",
+    "detect_host": "planish.targets.hardware",
+    "find_target": "planish.targets.hardware",
+    "PlanishError": "planish.ir.errors",
+    "UnsupportedModel": "planish.ir.errors",
+    "InvalidModel": "planish.ir.errors",
+    "InvalidGraph": "planish.ir.errors",
+    "PassError": "planish.ir.errors",
+    "ScheduleError": "planish.ir.errors",
+    "TargetError": "planish.ir.errors",
+    "TuningError": "planish.ir.errors",
+    "ArtefactError": "planish.ir.errors",
+}
+
+__all__ = [*_HOME, "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'planish' has no attribute '{name}'")
+    value = getattr(importlib.import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOME})

@@ -1,0 +1,308 @@
+"""The artefact folder on disk: its manifest, writing it whole or not at all, reading it back.
+
+    manifest.json   what the artefact is, and the SHA-256 of every other file
+    lib<name>.so    kernels and runtime
+    <name>.h        the C interface
+    weights.bin     memory-mapped when the model is opened
+
+Standard library only: this is read where no compiler is installed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from planish.ir.errors import ArtefactError
+
+FORMAT = "planish-artefact"
+FORMAT_VERSION = 1
+MANIFEST = "manifest.json"
+WEIGHTS = "weights.bin"
+
+Json = dict[str, Any]
+
+_SHA256 = re.compile(r"[0-9a-f]{64}\Z")
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class TensorInfo:
+    """An input or output: the model's name for it, numpy's dtype name, the shape."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class KernelInfo:
+    """A kernel call: the ONNX nodes and ops that it came from, its work and traffic."""
+
+    name: str
+    onnx_nodes: tuple[str, ...] = ()
+    ops: tuple[str, ...] = ()
+    flops: int = 0
+    bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class FileInfo:
+    """What a file must be: its size in bytes and the SHA-256 of its content, in hexadecimal."""
+
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """Everything that manifest.json says; `files` is filled in by write_artefact.
+
+    `name` prefixes the C interface. `architecture` is as `uname -m` spells it. `features` maps the
+    required CPU features, by LLVM's name, to their flags in /proc/cpuinfo.
+    """
+
+    name: str
+    inputs: tuple[TensorInfo, ...]
+    outputs: tuple[TensorInfo, ...]
+    kernels: tuple[KernelInfo, ...]
+    architecture: str
+    features: Mapping[str, str] = field(default_factory=dict)
+    target: Json = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
+    options: Json = field(default_factory=dict)
+    verify: Json = field(default_factory=dict)
+    weights_bytes: int = 0
+    arena_bytes: int = 0
+    files: Mapping[str, FileInfo] = field(default_factory=dict)
+
+    @property
+    def library(self) -> str:
+        """File name of the library."""
+        return f"lib{self.name}.so"
+
+    @property
+    def header(self) -> str:
+        """File name of the C header."""
+        return f"{self.name}.h"
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the canonical JSON: equal digests mean equal artefacts."""
+        return digest_of(to_json(self))
+
+
+def canonical(content: Json) -> bytes:
+    """Give the one JSON text of some content: sorted keys, no spaces, ASCII."""
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return text.encode("ascii")
+
+
+def digest_of(content: Json) -> str:
+    """Give the SHA-256, in hexadecimal, of a manifest's canonical JSON without its own digest."""
+    return hashlib.sha256(
+        canonical({k: v for k, v in content.items() if k != "digest"})
+    ).hexdigest()
+
+
+def to_json(manifest: Manifest) -> Json:
+    """Turn a manifest into what stands in manifest.json, but for the digest."""
+    return {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "name": manifest.name,
+        "inputs": [_tensor_json(tensor) for tensor in manifest.inputs],
+        "outputs": [_tensor_json(tensor) for tensor in manifest.outputs],
+        "cpu": {"architecture": manifest.architecture, "features": dict(manifest.features)},
+        "target": manifest.target,
+        "versions": dict(manifest.versions),
+        "options": manifest.options,
+        "verify": manifest.verify,
+        "weights_bytes": manifest.weights_bytes,
+        "arena_bytes": manifest.arena_bytes,
+        "files": {
+            name: {"bytes": info.bytes, "sha256": info.sha256}
+            for name, info in sorted(manifest.files.items())
+        },
+        "kernels": [_kernel_json(kernel) for kernel in manifest.kernels],
+    }
+
+
+def _tensor_json(tensor: TensorInfo) -> Json:
+    return {"name": tensor.name, "dtype": tensor.dtype, "shape": list(tensor.shape)}
+
+
+def _kernel_json(kernel: KernelInfo) -> Json:
+    return {
+        "name": kernel.name,
+        "onnx_nodes": list(kernel.onnx_nodes),
+        "ops": list(kernel.ops),
+        "flops": kernel.flops,
+        "bytes": kernel.bytes,
+    }
+
+
+def render(content: Json) -> bytes:
+    """Give the text of manifest.json, its digest included: the same content gives the same bytes.
+
+    Raises ArtefactError for content that JSON cannot hold (NaN, a numpy number, an object).
+    """
+    try:
+        signed = {**content, "digest": digest_of(content)}
+        return (json.dumps(signed, indent=1, allow_nan=False) + "\n").encode("ascii")
+    except (TypeError, ValueError) as error:
+        raise ArtefactError(f"the manifest holds something that JSON cannot: {error}") from error
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Read and check manifest.json; the other files are not looked at.
+
+    Raises ArtefactError where it is missing, of another format version, damaged or edited.
+    """
+    path = folder / MANIFEST
+    try:
+        text = path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        raise ArtefactError(_not_an_artefact(folder)) from None
+    except OSError as error:
+        raise ArtefactError(f"cannot read '{path}': {error.strerror}") from error
+    content = parse_json(text)
+    if content is None or content.get("format") != FORMAT:
+        raise ArtefactError(f"'{path}' is damaged, or not planish's; compile the model again")
+    version = content.get("format_version")
+    if version != FORMAT_VERSION:
+        raise ArtefactError(
+            f"'{folder}' has artefact format {version!r}, this planish reads {FORMAT_VERSION}; "
+            "compile the model again, or load it with the planish that compiled it"
+        )
+    # Compared as text, so that no changed byte passes, not even one that JSON ignores.
+    if content.get("digest") != digest_of(content) or render_again(content) != text:
+        raise ArtefactError(
+            f"'{path}' was changed after it was written; copy the artefact again or recompile it"
+        )
+    return parse_manifest(content, path)
+
+
+def _not_an_artefact(folder: Path) -> str:
+    if not folder.exists():
+        return f"there is no artefact '{folder}'; compile one with `planish compile MODEL -o DIR`"
+    if not folder.is_dir():
+        return f"'{folder}' is a file; an artefact is a folder, as `planish compile` writes it"
+    return f"'{folder}' has no {MANIFEST}, so it is not an artefact; choose the folder of one"
+
+
+def parse_json(text: bytes) -> Json | None:
+    """Parse a JSON object; None for anything else."""
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return content if isinstance(content, dict) else None
+
+
+def render_again(content: Json) -> bytes | None:
+    """Render parsed content; None where it holds what render never writes."""
+    try:
+        return render({k: v for k, v in content.items() if k != "digest"})
+    except ArtefactError:
+        return None
+
+
+def parse_manifest(content: Json, path: Path) -> Manifest:
+    """Turn JSON content into a Manifest. Raises ArtefactError that names the field at fault."""
+    reader = _Reader(path)
+    cpu = reader.get(content, "cpu", dict)
+    manifest = Manifest(
+        name=reader.get(content, "name", str),
+        inputs=reader.tensors(content, "inputs"),
+        outputs=reader.tensors(content, "outputs"),
+        kernels=tuple(reader.kernel(item) for item in reader.get(content, "kernels", list)),
+        architecture=reader.get(cpu, "architecture", str),
+        features=reader.texts(cpu, "features"),
+        target=reader.get(content, "target", dict),
+        versions=reader.texts(content, "versions"),
+        options=reader.get(content, "options", dict),
+        verify=reader.get(content, "verify", dict),
+        weights_bytes=reader.size(content, "weights_bytes"),
+        arena_bytes=reader.size(content, "arena_bytes"),
+        files=reader.files(content),
+    )
+    if not _NAME.match(manifest.name):
+        raise reader.fault("name", manifest.name)
+    # The names become paths: only the three that an artefact has are ever opened.
+    if set(manifest.files) != {manifest.library, manifest.header, WEIGHTS}:
+        raise reader.fault("files", sorted(manifest.files))
+    if manifest.files[WEIGHTS].bytes != manifest.weights_bytes:
+        raise reader.fault("weights_bytes", manifest.weights_bytes)
+    return manifest
+
+
+@dataclass(frozen=True, slots=True)
+class _Reader:
+    """Takes typed fields out of JSON; the path is for its errors."""
+
+    path: Path
+
+    def fault(self, key: str, found: object) -> ArtefactError:
+        shown = repr(found)
+        shown = shown if len(shown) <= 80 else shown[:77] + "..."
+        return ArtefactError(
+            f"'{self.path}' has {shown} as '{key}'; it was not written by this planish: recompile"
+        )
+
+    def get(self, content: Any, key: str, kind: type) -> Any:
+        value = content.get(key) if isinstance(content, dict) else None
+        if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+            raise self.fault(key, value)
+        return value
+
+    def size(self, content: Any, key: str) -> int:
+        value: int = self.get(content, key, int)
+        if value < 0:
+            raise self.fault(key, value)
+        return value
+
+    def texts(self, content: Any, key: str) -> dict[str, str]:
+        value: dict[str, str] = self.get(content, key, dict)
+        if not all(isinstance(text, str) for text in value.values()):
+            raise self.fault(key, value)
+        return value
+
+    def words(self, content: Any, key: str) -> tuple[str, ...]:
+        value: list[str] = self.get(content, key, list)
+        if not all(isinstance(word, str) for word in value):
+            raise self.fault(key, value)
+        return tuple(value)
+
+    def tensors(self, content: Any, key: str) -> tuple[TensorInfo, ...]:
+        return tuple(self.tensor(item) for item in self.get(content, key, list))
+
+    def tensor(self, content: Any) -> TensorInfo:
+        shape = self.get(content, "shape", list)
+        if any(type(dim) is not int or dim < 0 for dim in shape):
+            raise self.fault("shape", shape)
+        name, dtype = self.get(content, "name", str), self.get(content, "dtype", str)
+        return TensorInfo(name, dtype, tuple(shape))
+
+    def kernel(self, content: Any) -> KernelInfo:
+        return KernelInfo(
+            self.get(content, "name", str),
+            self.words(content, "onnx_nodes"),
+            self.words(content, "ops"),
+            self.size(content, "flops"),
+            self.size(content, "bytes"),
+        )
+
+    def files(self, content: Any) -> dict[str, FileInfo]:
+        found: dict[str, FileInfo] = {}
+        for name, item in self.get(content, "files", dict).items():
+            info = FileInfo(self.size(item, "bytes"), self.get(item, "sha256", str))
+            if not _SHA256.match(info.sha256):
+                raise self.fault("sha256", info.sha256)
+            found[name] = info
+        return found

@@ -1,0 +1,336 @@
+"""Running an artefact from Python: `planish.load` and the Model that it gives."""
+
+from __future__ import annotations
+
+import ctypes
+import math
+import os
+import threading
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+
+from planish.artefact.format import WEIGHTS, KernelInfo, Manifest, TensorInfo, read_manifest
+from planish.artefact.library import Library, check_cpu, check_file, load_library, read_checked
+from planish.ir.errors import ArtefactError
+
+ALIGNMENT = 64
+"""Bytes: an array that begins at a multiple of this is used in place."""
+
+Array = np.ndarray[Any, Any]
+
+
+class TensorError(ArtefactError, ValueError):
+    """A model was given an input or output of the wrong name, dtype, shape or kind."""
+
+
+def load(path: str | os.PathLike[str], *, threads: int | None = None, check: bool = False) -> Model:
+    """Load the artefact in a folder, ready to run.
+
+    `threads` take part in each run, the caller included; None: all CPUs that this process may use.
+    Manifest, library, header and the weights' size are always checked, the weights' content only
+    with `check`. Raises ArtefactError for an artefact that is damaged or is not for this machine;
+    no code of it has run by then.
+    """
+    if threads is not None and (type(threads) is not int or not 1 <= threads <= 1024):
+        raise ArtefactError(f"threads is {threads!r}, expected a number from 1 to 1024, or None")
+    folder = Path(path)
+    manifest = read_manifest(folder)
+    check_cpu(manifest, folder)
+    read_checked(folder / manifest.header, manifest.files[manifest.header])
+    check_file(folder / WEIGHTS, manifest.files[WEIGHTS], content=check)
+    library = load_library(folder, manifest)
+    return Model(_Weights(library, folder / WEIGHTS), manifest, threads)
+
+
+class _Weights:
+    """An opened model of the C interface, shared by a Model and its clones."""
+
+    def __init__(self, library: Library, path: Path) -> None:
+        self.library = library
+        self.pointer = ctypes.c_void_p()
+        if library.c_open(os.fsencode(path), ctypes.byref(self.pointer)) != 0:
+            raise ArtefactError(library.error())
+        # The library rides along in the arguments: it must not be unloaded before this has run.
+        weakref.finalize(self, _release, library, "c_close", self.pointer).atexit = False
+
+
+def _release(library: Library, function: str, pointer: ctypes.c_void_p) -> None:
+    getattr(library, function)(pointer)
+
+
+class Model:
+    """A loaded artefact: weights that are shared, and a context (memory and threads) of its own.
+
+    Several Python threads may call it: run() holds a lock, so they take turns. For runs side by
+    side give each thread a clone(). A model goes on working in the child of a fork.
+    """
+
+    def __init__(self, weights: _Weights, manifest: Manifest, threads: int | None) -> None:
+        self.manifest = manifest
+        self._weights = weights
+        self._library = library = weights.library
+        self._requested_threads = threads
+        self._inputs = tuple(_Slot("input", tensor) for tensor in manifest.inputs)
+        self._outputs = tuple(_Slot("output", tensor) for tensor in manifest.outputs)
+        self._output_names = tuple(slot.name for slot in self._outputs)
+        self._input_pointers = (ctypes.c_void_p * max(1, len(self._inputs)))()
+        self._output_pointers = (ctypes.c_void_p * max(1, len(self._outputs)))()
+        self._lock = threading.Lock()
+        self._context = ctypes.c_void_p()
+        result = library.c_context_create(
+            weights.pointer, threads or 0, ctypes.byref(self._context)
+        )
+        if result != 0:
+            raise ArtefactError(library.error())
+        self._c_run: Callable[..., int] | None = library.c_run
+        self._finalizer = weakref.finalize(
+            self, _destroy, weights, "c_context_destroy", self._context
+        )
+        self._finalizer.atexit = False
+        _models.add(self)
+
+    @property
+    def name(self) -> str:
+        """The model's name, which prefixes its C interface."""
+        return self.manifest.name
+
+    @property
+    def inputs(self) -> tuple[TensorInfo, ...]:
+        """Names, dtypes and shapes of the inputs."""
+        return self.manifest.inputs
+
+    @property
+    def outputs(self) -> tuple[TensorInfo, ...]:
+        """Names, dtypes and shapes of the outputs."""
+        return self.manifest.outputs
+
+    @property
+    def kernels(self) -> tuple[KernelInfo, ...]:
+        """The kernels in the order of their calls, with the ONNX nodes that each came from."""
+        return self.manifest.kernels
+
+    @property
+    def threads(self) -> int:
+        """How many threads take part in a run, the caller included."""
+        with self._lock:
+            self._require_open()
+            return int(self._library.c_context_threads(self._context))
+
+    def run(
+        self, inputs: Mapping[str, Any], *, out: Mapping[str, Array] | None = None
+    ) -> dict[str, Array]:
+        """Run the model once: {name: array} in, {name: array} out.
+
+        Inputs are numpy arrays or anything with __dlpack__ in CPU memory, used in place where they
+        are C-contiguous and 64-byte aligned, else copied. Outputs are new arrays, or those that
+        `out` names. Raises TensorError for a wrong name, dtype or shape.
+        """
+        given = self._bind(inputs)
+        results, addresses = self._results(out)
+        with self._lock:
+            self._point(given, addresses)
+            if self._c_run is None:
+                self._require_open()
+            status = self._c_run(  # type: ignore[misc]  # not None: _require_open has raised
+                self._context, self._input_pointers, self._output_pointers
+            )
+            if status != 0:
+                raise ArtefactError(f"model '{self.name}' failed: {self._library.error()}")
+        return dict(zip(self._output_names, results))
+
+    def profile(self, inputs: Mapping[str, Any]) -> list[tuple[str, float]]:
+        """Run the model once; give each kernel's name and seconds, in the order of the calls."""
+        given = self._bind(inputs)
+        _alive, addresses = self._results(None)  # the memory that the addresses are of
+        library = self._library
+        with self._lock:
+            self._require_open()
+            self._point(given, addresses)
+            count = library.c_kernel_count()
+            seconds = (ctypes.c_double * max(1, count))()
+            status = library.c_profile(
+                self._context, self._input_pointers, self._output_pointers, seconds
+            )
+            if status != 0:
+                raise ArtefactError(f"model '{self.name}' failed: {library.error()}")
+        names = [library.c_kernel_name(index).decode() for index in range(count)]
+        return list(zip(names, seconds[:count]))
+
+    def clone(self, *, threads: int | None = None) -> Model:
+        """Give a model for another thread, to run beside this one: own memory, shared weights."""
+        with self._lock:
+            self._require_open()
+        return Model(self._weights, self.manifest, threads or self._requested_threads)
+
+    def close(self) -> None:
+        """Free memory and threads, after a run under way; the model cannot run any more."""
+        with self._lock:
+            self._c_run = None
+            self._finalizer()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<planish.Model {self.name}: {len(self.kernels)} kernels>"
+
+    def _require_open(self) -> None:
+        if self._c_run is None:
+            raise ArtefactError(f"model '{self.name}' is closed; load it again")
+
+    def _bind(self, inputs: Mapping[str, Any]) -> list[Array]:
+        try:
+            given = [slot.accept(inputs[slot.name]) for slot in self._inputs]
+        except KeyError:
+            raise self._wrong_names("input", inputs, self._inputs) from None
+        except TypeError:
+            if isinstance(inputs, Mapping):
+                raise
+            raise TensorError(
+                f"model '{self.name}' takes a mapping of input names to arrays, got {_kind(inputs)}"
+            ) from None
+        if len(inputs) != len(given):
+            raise self._wrong_names("input", inputs, self._inputs)
+        return given
+
+    def _results(self, out: Mapping[str, Array] | None) -> tuple[list[Array], list[int]]:
+        """Give the arrays that the outputs go to, and where their data lie."""
+        given = out or {}
+        if any(name not in self._output_names for name in given):
+            raise self._wrong_names("output", given, self._outputs)
+        arrays, addresses = [], []
+        for slot in self._outputs:
+            if slot.name in given:
+                array = slot.accept_result(given[slot.name])
+                address = _address(array)
+            else:
+                array, address = slot.allocate()
+            arrays.append(array)
+            addresses.append(address)
+        return arrays, addresses
+
+    def _point(self, given: Sequence[Array], results: Sequence[int]) -> None:
+        pointers = self._input_pointers
+        for index, array in enumerate(given):
+            pointers[index] = _address(array)
+        pointers = self._output_pointers
+        for index, address in enumerate(results):
+            pointers[index] = address
+
+    def _wrong_names(
+        self, kind: str, given: Mapping[str, Any], slots: Sequence[_Slot]
+    ) -> TensorError:
+        expected = [slot.name for slot in slots]
+        missing = [name for name in expected if name not in given] if kind == "input" else []
+        extra = [name for name in given if name not in expected]
+        told = [f"{word} {names}" for word, names in (("lacks", missing), ("has", extra)) if names]
+        return TensorError(
+            f"the {kind}s given to model '{self.name}': {' and '.join(told)}; expected {expected}"
+        )
+
+
+def _destroy(weights: _Weights, function: str, context: ctypes.c_void_p) -> None:
+    _release(weights.library, function, context)
+
+
+class _Slot:
+    """One input or output, with what run() needs of it at hand."""
+
+    def __init__(self, kind: str, tensor: TensorInfo) -> None:
+        self.kind = kind
+        self.name = tensor.name
+        self.dtype = np.dtype(tensor.dtype)
+        self.shape = tensor.shape
+        self.bytes = math.prod(tensor.shape) * self.dtype.itemsize + ALIGNMENT
+
+    def accept(self, value: Any) -> Array:
+        """Give an array that the kernels can read, the value's own memory where possible."""
+        array = value if type(value) is np.ndarray else self._as_array(value)
+        if array.dtype != self.dtype or array.shape != self.shape:
+            raise self._wrong(array)
+        if not array.flags.c_contiguous:
+            return np.ascontiguousarray(array).reshape(self.shape)
+        return array
+
+    def accept_result(self, value: Any) -> Array:
+        """Give the array that the user wants the output in."""
+        if not isinstance(value, np.ndarray):
+            raise TensorError(f"output '{self.name}' is {_kind(value)}, expected a numpy array")
+        if value.dtype != self.dtype or value.shape != self.shape:
+            raise self._wrong(value)
+        if not (value.flags.c_contiguous and value.flags.writeable):
+            raise TensorError(f"output '{self.name}' must be a writeable, C-contiguous array")
+        return value
+
+    def allocate(self) -> tuple[Array, int]:
+        """Give a new array that is aligned for the kernels, and where its data lie."""
+        memory = np.empty(self.bytes, np.uint8)
+        begin = _address(memory)
+        offset = -begin % ALIGNMENT
+        return np.ndarray(self.shape, self.dtype, memory, offset), begin + offset
+
+    def _as_array(self, value: Any) -> Array:
+        if isinstance(value, (np.ndarray, np.generic)):
+            return np.asarray(value)
+        if not hasattr(value, "__dlpack__"):
+            raise TensorError(
+                f"{self.kind} '{self.name}' is {_kind(value)}, expected a numpy array or a DLPack "
+                f"tensor of {self._description()}"
+            )
+        try:
+            return np.from_dlpack(value)
+        except (BufferError, RuntimeError, TypeError, ValueError) as error:
+            raise TensorError(
+                f"{self.kind} '{self.name}' cannot be read through DLPack ({error}); expected "
+                f"{self._description()} in CPU memory"
+            ) from error
+
+    def _wrong(self, array: Array) -> TensorError:
+        advice = ""
+        if array.shape == self.shape:
+            advice = f"; convert it with .astype('{self.dtype}')"
+        return TensorError(
+            f"{self.kind} '{self.name}': expected {self._description()}, got {array.dtype} "
+            f"{list(array.shape)}{advice}"
+        )
+
+    def _description(self) -> str:
+        return f"{self.dtype} {list(self.shape)}"
+
+
+def _address(array: Array) -> int:
+    """Give where a contiguous array's data lie; a third of the time that numpy takes to tell."""
+    try:
+        return ctypes.addressof(ctypes.c_char.from_buffer(array))  # type: ignore[arg-type]
+    except (TypeError, ValueError, BufferError):  # read-only or empty
+        return int(array.__array_interface__["data"][0])
+
+
+def _kind(value: object) -> str:
+    return f"a {type(value).__module__}.{type(value).__qualname__}".replace("builtins.", "")
+
+
+_models: weakref.WeakSet[Model] = weakref.WeakSet()
+
+
+def _renew_locks() -> None:
+    """In the child of a fork: a thread that held a model's lock in the parent is not here."""
+    for model in _models:
+        model._lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_locks)

@@ -1,0 +1,188 @@
+"""Writing an artefact: beside its place first, then into it in one step."""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import secrets
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+
+from planish.artefact.format import (
+    FORMAT,
+    MANIFEST,
+    WEIGHTS,
+    FileInfo,
+    Manifest,
+    parse_json,
+    parse_manifest,
+    render,
+    to_json,
+)
+from planish.ir.errors import ArtefactError
+
+Buffer = bytes | bytearray | memoryview
+WeightBlock = tuple[int, Buffer]
+"""Where a weight begins in weights.bin (bytes), and its bytes; numpy: `array.data`, contiguous."""
+
+_AT_FDCWD, _RENAME_EXCHANGE = -100, 2
+_ZEROS = bytes(1 << 16)
+
+
+def write_artefact(
+    folder: Path,
+    manifest: Manifest,
+    *,
+    library: Path,
+    header: Path,
+    weights: Iterable[WeightBlock] = (),
+) -> Manifest:
+    """Write a whole artefact, or nothing; an artefact that is there already is replaced.
+
+    `library` and `header` are copied; `weights` come in ascending order, gaps are zeros. The
+    manifest is completed with the files' hashes and returned. Raises ArtefactError where the folder
+    holds anything but an artefact, or the disk fails.
+    """
+    folder = Path(os.path.realpath(folder))
+    check_replaceable(folder)
+    with _temporary_sibling(folder) as work:
+        sources = {
+            manifest.library: _file_blocks(library),
+            manifest.header: _file_blocks(header),
+            WEIGHTS: _filled(weights, manifest.weights_bytes),
+        }
+        files = {name: _write_file(work / name, blocks) for name, blocks in sources.items()}
+        complete = replace(manifest, files=files)
+        text = render(to_json(complete))
+        parsed = parse_json(text)
+        assert parsed is not None
+        parse_manifest(parsed, folder / MANIFEST)  # never write what could not be read
+        _write_file(work / MANIFEST, [text])
+        _sync(work)
+        _put(work, folder)
+        _sync(folder.parent)
+    return complete
+
+
+def check_replaceable(folder: Path) -> None:
+    """Raise ArtefactError unless a folder is missing, empty, or an artefact and nothing else."""
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise ArtefactError(f"'{folder}' is a file; choose another place for the artefact")
+    present = {entry.name for entry in folder.iterdir()}
+    if not present:
+        return
+    try:
+        content = parse_json((folder / MANIFEST).read_bytes())
+    except OSError:
+        content = None
+    if content is None or content.get("format") != FORMAT:
+        raise ArtefactError(
+            f"'{folder}' exists and is not an artefact; choose another folder, or remove it first"
+        )
+    listed = content.get("files")
+    foreign = present - {MANIFEST} - set(listed if isinstance(listed, dict) else ())
+    if foreign:
+        raise ArtefactError(
+            f"'{folder}' also holds '{min(foreign)}', which is not part of the artefact and would "
+            "be lost; move it, or choose another folder"
+        )
+
+
+@contextmanager
+def _temporary_sibling(folder: Path) -> Iterator[Path]:
+    """Give a new folder on the same file system; it is gone afterwards, whatever happens."""
+    work = folder.parent / f".{folder.name}.{secrets.token_hex(4)}.tmp"
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        work.mkdir()
+        yield work
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise ArtefactError(f"cannot write artefact '{folder}': {reason}") from error
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def _file_blocks(path: Path) -> Iterator[Buffer]:
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            yield block
+
+
+def _filled(blocks: Iterable[WeightBlock], total: int) -> Iterator[Buffer]:
+    """Give the bytes of weights.bin in order, with zeros where no block lies."""
+    at = 0
+    for offset, block in blocks:
+        view = memoryview(block)
+        if view.nbytes == 0:
+            continue
+        if offset < at or offset + view.nbytes > total:
+            raise ArtefactError(
+                f"a weight at bytes {offset} to {offset + view.nbytes} does not fit: the one "
+                f"before ends at {at}, the file at {total}"
+            )
+        yield from _zeros(offset - at)
+        yield view.cast("B") if view.ndim != 1 or view.format != "B" else view
+        at = offset + view.nbytes
+    yield from _zeros(total - at)
+
+
+def _zeros(count: int) -> Iterator[Buffer]:
+    while count > 0:
+        yield memoryview(_ZEROS)[: min(count, len(_ZEROS))]
+        count -= len(_ZEROS)
+
+
+def _write_file(path: Path, blocks: Iterable[Buffer]) -> FileInfo:
+    sha256, size = hashlib.sha256(), 0
+    with path.open("xb") as file:
+        for block in blocks:
+            file.write(block)
+            sha256.update(block)
+            size += len(block)
+        file.flush()
+        os.fsync(file.fileno())
+    return FileInfo(size, sha256.hexdigest())
+
+
+def _sync(folder: Path) -> None:
+    with suppress(OSError):  # not every file system lets a folder be synchronised
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _put(work: Path, folder: Path) -> None:
+    """Move the finished folder into its place; what was there ends up in `work`."""
+    if not folder.exists() or not any(folder.iterdir()):
+        work.replace(folder)
+        return
+    if _exchange(work, folder):
+        return
+    # A file system without exchange (NFS): for a moment, the place is empty.
+    old = work.with_suffix(".old")
+    folder.replace(old)
+    try:
+        work.replace(folder)
+    except OSError:
+        old.replace(folder)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _exchange(first: Path, second: Path) -> bool:
+    """Swap two folders in one step: whoever reads meanwhile finds the old or the new one."""
+    rename = getattr(ctypes.CDLL(None), "renameat2", None)
+    if rename is None:
+        return False
+    paths = os.fsencode(first), os.fsencode(second)
+    result: int = rename(_AT_FDCWD, paths[0], _AT_FDCWD, paths[1], _RENAME_EXCHANGE)
+    return result == 0

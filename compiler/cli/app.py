@@ -1,0 +1,147 @@
+"""The commands of `planish` and their options; what they do stands in a module for each."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+import planish
+from planish.cli.boundary import guarded
+
+app = typer.Typer(
+    name="planish",
+    help="Compile ONNX models to native artefacts that stand alone.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+Threads = Annotated[
+    int | None, typer.Option("--threads", min=1, help="Threads (default: all usable CPUs).")
+]
+
+
+def main() -> None:
+    """The entry point of the command."""
+    app()
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        print(f"planish {planish.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="Print the version."),
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command("compile")
+@guarded
+def compile_command(
+    model: Annotated[Path, typer.Argument(help="The ONNX model.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the artefact.")],
+    target: Annotated[str, typer.Option(help="Hardware, see `planish targets`.")] = "host",
+    dim: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=N", help="Fix a symbolic dimension.")
+    ] = None,
+    shape: Annotated[
+        list[str] | None, typer.Option(metavar="INPUT=1,3,…", help="Fix an input's shape.")
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="Prefix of the C interface.")] = None,
+    threads: Threads = None,
+    verify: Annotated[
+        bool, typer.Option("--verify/--no-verify", help="Compare with a reference first.")
+    ] = True,
+    print_after: Annotated[
+        list[str] | None,
+        typer.Option(metavar="PASS", help="Print the graph after a pass, or after 'all'."),
+    ] = None,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show stages, kernels.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Compile MODEL into an artefact: a library, its weights, a C header and a manifest."""
+    from planish.cli.compiling import run_compile
+
+    run_compile(
+        model,
+        output,
+        target=target,
+        dims=dim or (),
+        shapes=shape or (),
+        name=name,
+        threads=threads,
+        verify=verify,
+        print_after=print_after or (),
+        verbose=verbose,
+        as_json=as_json,
+    )
+
+
+@app.command("run")
+@guarded
+def run_command(
+    artefact: Annotated[Path, typer.Argument(help="Folder of the artefact.")],
+    inputs: Annotated[
+        list[str] | None,
+        typer.Option("--input", "-i", metavar="NAME=FILE", help="A .npy, .npz or raw file."),
+    ] = None,
+    npz: Annotated[Path | None, typer.Option(help="One .npz with every input by name.")] = None,
+    random: Annotated[bool, typer.Option("--random", help="Random inputs.")] = False,
+    seed: Annotated[int, typer.Option(help="Seed of --random.")] = 0,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Outputs: .npz, or .npy or raw for one.")
+    ] = None,
+    threads: Threads = None,
+    repeat: Annotated[int, typer.Option(min=1, help="Run so often, and tell the latency.")] = 1,
+    time: Annotated[bool, typer.Option("--time", help="Tell each kernel's time.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Run an artefact once, or --repeat times, and show or save its outputs."""
+    from planish.cli.running import run_artefact
+
+    run_artefact(
+        artefact,
+        files=inputs or (),
+        npz=npz,
+        seed=seed if random else None,
+        output=output,
+        threads=threads,
+        repeat=repeat,
+        time_kernels=time,
+        as_json=as_json,
+    )
+
+
+@app.command("inspect")
+@guarded
+def inspect_command(
+    subject: Annotated[Path, typer.Argument(help="An ONNX model or an artefact's folder.")],
+    check: Annotated[
+        bool, typer.Option("--check", help="Check every byte of an artefact.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Show what is in a model or an artefact."""
+    from planish.cli.inspecting import inspect
+
+    inspect(subject, check=check, as_json=as_json)
+
+
+@app.command("targets")
+@guarded
+def targets_command(as_json: Json = False) -> None:
+    """Show this machine and the named targets."""
+    from planish.cli.listing import list_targets
+
+    list_targets(as_json=as_json)

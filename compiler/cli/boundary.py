@@ -1,0 +1,86 @@
+"""The one place where errors become messages and exit codes."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import platform
+import sys
+import tempfile
+import traceback
+from collections.abc import Callable
+from typing import Any, ParamSpec
+
+import typer
+
+import planish
+from planish.ir.errors import InvalidGraph, PassError, PlanishError, ScheduleError
+from planish.verdict import VerificationFailed
+
+Params = ParamSpec("Params")
+
+OK, OUR_FAILURE, USERS_MISTAKE, INTERRUPTED = 0, 1, 2, 130
+
+#: Errors that no input may cause: they are reported like a crash, with a log to attach.
+_OURS = (InvalidGraph, PassError, ScheduleError, VerificationFailed)
+
+
+def guarded(command: Callable[Params, None]) -> Callable[Params, None]:
+    """The command with its errors as one sentence on stderr and an exit code.
+
+    0 done, 2 the user's mistake, 1 a failure of ours (with a log file to attach), 130 interrupted.
+    With the command's `as_json` set the error is one JSON object.
+    """
+
+    @functools.wraps(command)
+    def run(*args: Params.args, **kwargs: Params.kwargs) -> None:
+        as_json = bool(kwargs.get("as_json"))
+        try:
+            command(*args, **kwargs)
+        except (KeyboardInterrupt, PlanishError) as error:
+            raise typer.Exit(_report(error, as_json)) from None
+        except BrokenPipeError:
+            # The reader (`| head`) has gone: nobody is left to tell. Python would complain on exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise typer.Exit(OK) from None
+        except Exception as error:
+            raise typer.Exit(_report(error, as_json)) from None
+
+    return run
+
+
+def _report(error: BaseException, as_json: bool) -> int:
+    """Prints the error; its exit code."""
+    if isinstance(error, KeyboardInterrupt):
+        _print({"type": "Interrupted", "message": "interrupted; nothing was written"}, as_json)
+        return INTERRUPTED
+    if isinstance(error, PlanishError) and not isinstance(error, _OURS):
+        _print({"type": type(error).__name__, "message": str(error)}, as_json)
+        return USERS_MISTAKE
+    told = str(error) if isinstance(error, PlanishError) else f"{type(error).__name__}: {error}"
+    facts = {"type": type(error).__name__, "message": told, "log": _write_log(error)}
+    _print(facts, as_json)
+    return OUR_FAILURE
+
+
+def _print(facts: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        print(json.dumps({"error": facts}), file=sys.stderr)
+        return
+    print(f"planish: {facts['message']}", file=sys.stderr)
+    if "log" in facts:
+        print(
+            f"This is a failure of planish; please report it with the log {facts['log']}",
+            file=sys.stderr,
+        )
+
+
+def _write_log(error: BaseException) -> str:
+    """Everything that a report needs, in a file of its own; the file's path."""
+    handle, path = tempfile.mkstemp(prefix="planish-", suffix=".log")
+    with os.fdopen(handle, "w", encoding="utf-8") as log:
+        log.write(f"planish {planish.__version__}, Python {sys.version}\n{platform.platform()}\n")
+        log.write(f"command: {sys.argv}\n\n")
+        log.write("".join(traceback.format_exception(error)))
+    return path

@@ -1,0 +1,144 @@
+"""`planish compile`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from planish.cli.printing import print_table, spell_bytes, spell_count, spell_seconds
+from planish.cli.progress import StageProgress
+from planish.driver import PASSES, CompileReport, compile
+from planish.ir.errors import PlanishError
+from planish.ir.graph import Graph
+from planish.ir.text import print_graph
+from planish.passes.pipeline import Observer
+
+
+def run_compile(
+    model: Path,
+    output: Path,
+    *,
+    target: str,
+    dims: Sequence[str],
+    shapes: Sequence[str],
+    name: str | None,
+    threads: int | None,
+    verify: bool,
+    print_after: Sequence[str],
+    verbose: bool,
+    as_json: bool,
+) -> None:
+    """Compiles and prints the report; PlanishError for options that cannot be read."""
+    with StageProgress(enabled=not as_json) as progress:
+        report = compile(
+            model,
+            output,
+            target=target,
+            dims=parse_dims(dims),
+            shapes=parse_shapes(shapes),
+            name=name,
+            verify=verify,
+            observer=_printer(print_after, as_json),
+            threads=threads,
+            progress=progress,
+        )
+    if as_json:
+        print(json.dumps(report_json(report)))
+    else:
+        _print_report(report, verbose)
+
+
+def parse_dims(options: Sequence[str]) -> dict[str, int]:
+    """`["batch=1"]` → `{"batch": 1}`."""
+    dims = {}
+    for option in options:
+        name, equals, size = option.rpartition("=")
+        if not equals or not name or not size.isdecimal():
+            raise PlanishError(f"--dim {option} is not NAME=NUMBER, e.g. --dim batch=1")
+        dims[name] = int(size)
+    return dims
+
+
+def parse_shapes(options: Sequence[str]) -> dict[str, tuple[int, ...]]:
+    """`["x=1,3"]` → `{"x": (1, 3)}`; `x=` is a scalar."""
+    shapes = {}
+    for option in options:
+        name, equals, text = option.rpartition("=")
+        sizes = text.split(",") if text else []
+        if not equals or not name or not all(size.strip().isdecimal() for size in sizes):
+            raise PlanishError(
+                f"--shape {option} is not INPUT=N,N,…, e.g. --shape input=1,3,224,224"
+            )
+        shapes[name] = tuple(map(int, sizes))
+    return shapes
+
+
+def _printer(wanted: Sequence[str], as_json: bool) -> Observer | None:
+    """Prints the graph after the passes that were asked for: to stderr where stdout is JSON."""
+    if not wanted:
+        return None
+    names = list(dict.fromkeys(step.name for step in PASSES))
+    for name in wanted:
+        if name != "all" and name not in names:
+            raise PlanishError(
+                f"--print-after {name}: there is no such pass; passes are "
+                f"{', '.join(names)}, and 'all'"
+            )
+
+    def show(name: str, before: Graph, after: Graph, seconds: float) -> None:
+        if "all" in wanted or name in wanted:
+            stream = sys.stderr if as_json else sys.stdout
+            changed = "" if after is not before else ", unchanged"
+            print(f"// after {name}{changed}\n{print_graph(after)}", file=stream)
+
+    return show
+
+
+def report_json(report: CompileReport) -> dict[str, object]:
+    """The report for programs; seconds by stage, sizes in bytes."""
+    found = report.verification
+    return {
+        "name": report.name,
+        "output": str(report.output),
+        "target": report.target.name,
+        "kernels": len(report.manifest.kernels),
+        "artefact_bytes": report.artefact_bytes,
+        "weights_bytes": report.manifest.weights_bytes,
+        "arena_bytes": report.manifest.arena_bytes,
+        "digest": report.manifest.digest,
+        "seconds": dict(report.seconds),
+        "verify": found.to_json() if found else {"skipped": report.unverified},
+    }
+
+
+def _print_report(report: CompileReport, verbose: bool) -> None:
+    manifest = report.manifest
+    if verbose:
+        rows = [(stage, spell_seconds(seconds)) for stage, seconds in report.seconds.items()]
+        print_table("Stages", ("stage", ">time"), rows)
+        kernels = [
+            (
+                kernel.name,
+                spell_count(kernel.flops),
+                spell_bytes(kernel.bytes),
+                " ".join(kernel.ops),
+                ", ".join(kernel.onnx_nodes),
+            )
+            for kernel in manifest.kernels
+        ]
+        print_table("Kernels", ("kernel", ">flops", ">traffic", "ops", "ONNX nodes"), kernels)
+    print(
+        f"{report.output}: {len(manifest.kernels)} kernels for target '{report.target.name}', "
+        f"{spell_bytes(report.artefact_bytes)} (weights {spell_bytes(manifest.weights_bytes)}), "
+        f"compiled in {spell_seconds(sum(report.seconds.values()))}"
+    )
+    found = report.verification
+    if found is None:
+        print(f"not verified: {report.unverified}")
+        return
+    print(
+        f"verified against {found.reference}: largest error {found.worst.max_abs:.3g}, "
+        f"{found.worst.max_rel:.3g} of the largest value (output '{found.worst.name}')"
+    )

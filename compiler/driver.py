@@ -1,0 +1,254 @@
+"""From a model to an artefact: import, optimise, generate, link, write, verify."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import secrets
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+import planish
+from planish.artefact.format import WEIGHTS, KernelInfo, Manifest, TensorInfo
+from planish.artefact.library import check_cpu
+from planish.artefact.loading import load
+from planish.artefact.writing import check_replaceable, write_artefact
+from planish.autotune.default_schedules import assign_default_schedules
+from planish.inputs import index_bounds
+from planish.ir.errors import ArtefactError
+from planish.ir.graph import Graph
+from planish.ir.onnx import import_model
+from planish.ir.target import Target
+from planish.passes.pass_ import Step
+from planish.passes.pipeline import PIPELINE, Observer, run_pipeline
+from planish.targets.emit import Emitted, emit
+from planish.targets.hardware import find_target
+from planish.targets.linking import link_library
+from planish.targets.plan import TensorSpec, symbol_prefix
+from planish.targets.runtime.cpu_features import required_features
+from planish.verdict import Verification, VerificationFailed
+from planish.verify import verify as verify_artefact
+
+if TYPE_CHECKING:
+    from planish.ir.onnx.model import Source
+
+Progress = Callable[[str, int, int], None]
+"""Called with (stage, done, total); total 0 where it is not known."""
+
+PASSES: tuple[Step, ...] = (
+    *PIPELINE,
+    Step(assign_default_schedules, "what nothing has scheduled better"),
+)
+"""What a compilation runs unless it is told otherwise."""
+
+
+@dataclass(frozen=True, slots=True)
+class CompileReport:
+    """What a compilation did.
+
+    `seconds` has one entry for each stage that ran, in order. `verification` is None where it was
+    not asked for or not possible; `unverified` then says why.
+    """
+
+    name: str
+    output: Path
+    target: Target
+    manifest: Manifest
+    seconds: Mapping[str, float]
+    verification: Verification | None = None
+    unverified: str = ""
+
+    @property
+    def artefact_bytes(self) -> int:
+        """Size of the artefact's files, the manifest aside."""
+        return sum(info.bytes for info in self.manifest.files.values())
+
+
+@dataclass(slots=True)
+class _Stages:
+    """Times the stages and tells of them."""
+
+    progress: Progress | None
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        if self.progress is not None:
+            self.progress(name, 0, 0)
+        start = time.perf_counter()
+        yield
+        self.seconds[name] = time.perf_counter() - start
+
+
+def compile(
+    model: Source,
+    output: str | os.PathLike[str],
+    *,
+    target: str | Target = "host",
+    dims: Mapping[str, int] | None = None,
+    shapes: Mapping[str, Sequence[int]] | None = None,
+    name: str | None = None,
+    verify: bool = True,
+    passes: Sequence[Step] = PASSES,
+    observer: Observer | None = None,
+    threads: int | None = None,
+    progress: Progress | None = None,
+) -> CompileReport:
+    """Compiles an ONNX model (path, bytes or ModelProto) into the artefact folder `output`.
+
+    `dims` fixes symbolic dimensions by name, `shapes` whole inputs. `name` prefixes the C interface
+    (default: the file's name). `passes` replaces the pipeline; `observer` sees the graph before and
+    after each of them. `threads` is how many cores the schedules are made for (default: the
+    target's). With `verify` the artefact is run on random inputs and compared with another
+    implementation of the model before it is put in place.
+
+    Raises InvalidModel, UnsupportedModel, TargetError or ArtefactError for what the caller can
+    mend; VerificationFailed if the artefact is out of tolerance, which is then in
+    `<output>.rejected`. Nothing is left in `output` by a compilation that failed.
+    """
+    folder = Path(output)
+    check_replaceable(folder)  # before the long part
+    chosen = find_target(target) if isinstance(target, str) else target
+    if threads is not None:
+        chosen = dataclasses.replace(chosen, cores=threads)
+    prefix = symbol_prefix(name or _default_name(model))
+    stages = _Stages(progress)
+    with stages.stage("import"):
+        graph = import_model(model, dims=dims, shapes=shapes)
+    with stages.stage("optimise"):
+        optimised = run_pipeline(graph, chosen, passes, observer=observer)
+    with stages.stage("generate"):
+        emitted = emit(optimised, chosen, prefix, progress=progress)
+    manifest = _manifest(graph, emitted, chosen, dims or {}, shapes or {})
+    skipped = _obstacle(manifest, folder) if verify else "not asked for"
+    if skipped:
+        with stages.stage("link"):
+            unverified = dataclasses.replace(manifest, verify={"skipped": skipped})
+            manifest = _link(folder, unverified, emitted, chosen)
+        return CompileReport(prefix, folder, chosen, manifest, stages.seconds, unverified=skipped)
+    with _sibling(folder) as staging:
+        with stages.stage("link"):
+            manifest = _link(staging, manifest, emitted, chosen)
+        with stages.stage("verify"), load(staging, threads=chosen.cores) as loaded:
+            found = verify_artefact(loaded.run, graph, model)
+        with stages.stage("write"):
+            manifest = _put(staging, folder, manifest, found)
+    return CompileReport(prefix, folder, chosen, manifest, stages.seconds, found)
+
+
+def compile_graph(
+    graph: Graph, output: str | os.PathLike[str], target: Target, name: str
+) -> Manifest:
+    """Compiles a graph of scheduled kernels into the artefact folder `output`, unverified.
+
+    Raises TargetError, ScheduleError or ArtefactError.
+    """
+    from planish.targets.emit import emit
+
+    emitted = emit(graph, target, symbol_prefix(name))
+    return _link(Path(output), _manifest(graph, emitted, target, {}, {}), emitted, target)
+
+
+def _default_name(model: Source) -> str:
+    if isinstance(model, str | os.PathLike):
+        return Path(model).stem
+    return "model" if isinstance(model, bytes) else model.graph.name or "model"
+
+
+@contextmanager
+def _sibling(folder: Path) -> Iterator[Path]:
+    """A path beside `folder`, on its file system; what lies there is gone afterwards."""
+    path = folder.parent / f".{folder.name}.{secrets.token_hex(4)}.unverified"
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _manifest(
+    graph: Graph,
+    emitted: Emitted,
+    target: Target,
+    dims: Mapping[str, int],
+    shapes: Mapping[str, Sequence[int]],
+) -> Manifest:
+    plan = emitted.plan
+    features = required_features(target.arch, plan.features)
+    return Manifest(
+        name=plan.name,
+        inputs=tuple(map(_tensor_info, plan.inputs)),
+        outputs=tuple(map(_tensor_info, plan.outputs)),
+        kernels=tuple(
+            KernelInfo(k.name, tuple(k.provenance), tuple(k.ops), k.flops, k.bytes)
+            for k in emitted.kernels
+        ),
+        architecture=target.arch,
+        features={feature.name: feature.cpuinfo for feature in features},
+        target=dataclasses.asdict(target),
+        versions={
+            "planish": planish.__version__,
+            "apache-tvm": metadata.version("apache-tvm"),
+            "onnx": metadata.version("onnx"),
+        },
+        options={
+            "dims": dict(sorted(dims.items())),
+            "shapes": {key: list(shape) for key, shape in sorted(shapes.items())},
+            "input_bounds": index_bounds(graph),
+        },
+        weights_bytes=plan.weights_bytes,
+        arena_bytes=plan.arena_bytes,
+    )
+
+
+def _tensor_info(tensor: TensorSpec) -> TensorInfo:
+    return TensorInfo(tensor.name, tensor.dtype, tuple(tensor.shape))
+
+
+def _obstacle(manifest: Manifest, folder: Path) -> str:
+    """Why an artefact cannot run on this machine; empty if it can."""
+    try:
+        check_cpu(manifest, folder)
+    except ArtefactError:
+        return f"code for target '{manifest.target['name']}' does not run on this machine"
+    return ""
+
+
+def _link(folder: Path, manifest: Manifest, emitted: Emitted, target: Target) -> Manifest:
+    with tempfile.TemporaryDirectory(prefix="planish-") as scratch:
+        kernels = Path(scratch, "kernels.o")
+        kernels.write_bytes(emitted.object_code)
+        library, header = link_library(emitted.plan, [kernels], Path(scratch), triple=target.triple)
+        weights = (
+            (offset, np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+            for offset, array in sorted(emitted.weights, key=lambda weight: weight[0])
+        )
+        return write_artefact(folder, manifest, library=library, header=header, weights=weights)
+
+
+def _put(staging: Path, folder: Path, manifest: Manifest, found: Verification) -> Manifest:
+    """Writes the verified artefact to its place, or aside, with an error, if it is wrong."""
+    place = folder if found.ok else folder.with_name(f"{folder.name}.rejected")
+    size = manifest.weights_bytes
+    weights = [(0, np.memmap(staging / WEIGHTS, np.uint8, mode="r").data)] if size else []
+    complete = write_artefact(
+        place,
+        dataclasses.replace(manifest, verify=found.to_json()),
+        library=staging / manifest.library,
+        header=staging / manifest.header,
+        weights=weights,
+    )
+    if not found.ok:
+        raise VerificationFailed(
+            f"output '{found.worst.name}' of the artefact differs from {found.reference}: "
+            f"{found.worst.reason}; the artefact is kept in '{place}' for a report"
+        )
+    return complete

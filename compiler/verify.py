@@ -1,0 +1,100 @@
+"""Verification: an artefact against another implementation of the model, on random inputs."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from planish.inputs import index_bounds, random_inputs
+from planish.ir.graph import Graph
+from planish.ir.reference import evaluate
+from planish.ir.types import DType
+from planish.tolerances import compare
+from planish.verdict import OutputCheck, Verification
+
+if TYPE_CHECKING:
+    from planish.ir.onnx.model import Source
+
+Arrays = Mapping[str, np.ndarray]
+
+
+def verify(
+    run: Callable[[dict[str, np.ndarray]], Arrays],
+    graph: Graph,
+    source: Source,
+    *,
+    seed: int = 0,
+) -> Verification:
+    """Runs the artefact (`run`) and a reference on the same random inputs, and compares.
+
+    `graph` is the model as imported, before any pass. The reference is onnxruntime on `source` with
+    its optimisations off where it is installed and takes the model, else the numpy reference of the
+    ops; the result names it.
+    """
+    inputs = model_inputs(graph, seed)
+    name, expected = _reference(graph, source, inputs)
+    actual = run(inputs)
+    mode = precision_mode(graph)
+    checks = [_check(key, actual[key], expected[key], mode) for key in graph.output_names]
+    return Verification(name, mode, seed, tuple(checks))
+
+
+def model_inputs(graph: Graph, seed: int) -> dict[str, np.ndarray]:
+    """Random inputs for a graph of static shapes."""
+    specs = [(v.name, v.type.dtype.value, v.type.static_shape) for v in graph.inputs]
+    return random_inputs(specs, index_bounds(graph), seed)
+
+
+def precision_mode(graph: Graph) -> str:
+    """Which row of the tolerance table a model falls under: quantized if it rounds to 8 bits."""
+    narrow = (DType.INT8, DType.UINT8)
+    for node in graph.nodes:
+        if node.op == "cast" and node.attrs["to"] in narrow and node.inputs[0].type.dtype.is_float:
+            return "quantized"
+    return "strict"
+
+
+def _check(name: str, actual: np.ndarray, expected: np.ndarray, mode: str) -> OutputCheck:
+    found = compare(actual, expected, mode)
+    figures = _rounded(found.max_abs), _rounded(found.max_rel), _rounded(found.cosine)
+    return OutputCheck(name, found.ok, *figures, found.reason)
+
+
+def _rounded(figure: float) -> float:
+    """Three digits: enough for people, and as many as two machines agree on."""
+    return float(f"{figure:.3g}")
+
+
+def _reference(graph: Graph, source: Source, inputs: Arrays) -> tuple[str, Arrays]:
+    if importlib.util.find_spec("onnxruntime") is not None:
+        import onnxruntime
+
+        try:
+            return f"onnxruntime {onnxruntime.__version__}", _onnxruntime(source, inputs)
+        except Exception as error:  # the bindings raise bare Exception subclasses of their own
+            told = str(error).splitlines()[0] if str(error) else type(error).__name__
+            return f"numpy reference (onnxruntime refused: {told})", evaluate(graph, inputs)
+    return "numpy reference", evaluate(graph, inputs)
+
+
+def _onnxruntime(source: Source, inputs: Arrays) -> Arrays:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    if isinstance(source, bytes):
+        model: bytes | str = source
+    elif isinstance(source, str | os.PathLike):
+        model = os.fspath(source)
+    else:
+        model = source.SerializeToString()
+    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    wanted = {value.name for value in session.get_inputs()}
+    names = [value.name for value in session.get_outputs()]
+    feeds = {name: array for name, array in inputs.items() if name in wanted}
+    return dict(zip(names, session.run(names, feeds)))

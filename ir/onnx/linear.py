@@ -1,0 +1,70 @@
+"""Converters of matrix products: MatMul, Gemm, integer products."""
+
+from __future__ import annotations
+
+from planish.ir.errors import InvalidModel
+from planish.ir.graph import Value
+from planish.ir.onnx.call import Call
+from planish.ir.types import DType
+
+
+def matmul(call: Call) -> Value:
+    """MatMul as numpy's."""
+    return product_of(call, call.value(0), call.value(1))
+
+
+def product_of(call: Call, a: Value, b: Value) -> Value:
+    """numpy's matmul: an operand of rank 1 is a row or column, and its dimension goes away."""
+    if not a.type.rank or not b.type.rank:
+        raise InvalidModel(f"node '{call.label}' ({call.op}) multiplies {a.type} by {b.type}")
+    row, column = a.type.rank == 1, b.type.rank == 1
+    left = call.reshape(a, (1, *a.type.shape)) if row else a
+    right = call.reshape(b, (*b.type.shape, 1)) if column else b
+    result = call.emit("matmul", left, right)
+    shape = list(result.type.shape)
+    if column:
+        del shape[-1]
+    if row:
+        del shape[-1 if column else -2]
+    return call.reshape(result, shape)
+
+
+def gemm(call: Call) -> Value:
+    """Gemm: alpha · A' · B' + beta · C; C is optional since opset 11."""
+    a, b, c = call.value(0), call.value(1), call.optional(2)
+    alpha, beta = call.number("alpha", 1.0), call.number("beta", 1.0)
+    left = call.transpose(a, (1, 0)) if call.integer("transA", 0) else a
+    right = call.transpose(b, (1, 0)) if call.integer("transB", 0) else b
+    result = _scaled(call, call.emit("matmul", left, right), alpha)
+    if c is None or beta == 0:
+        return result
+    return call.emit("add", result, _scaled(call, c, beta))
+
+
+def _scaled(call: Call, x: Value, factor: float) -> Value:
+    if factor == 1:
+        return x
+    if x.type.dtype.is_integer and factor != int(factor):  # the factor acts before truncation
+        wide = call.emit("mul", call.cast(x, DType.FLOAT64), call.scalar(factor, DType.FLOAT64))
+        return call.cast(wide, x.type.dtype)
+    return call.emit("mul", x, call.like(factor, x))
+
+
+def matmul_integer(call: Call) -> Value:
+    """MatMulInteger: int32 product of 8-bit operands without their zero points."""
+    a = without_zero_point(call, call.value(0), call.optional(2), -2)
+    b = without_zero_point(call, call.value(1), call.optional(3), -1)
+    return product_of(call, a, b)
+
+
+def without_zero_point(call: Call, x: Value, zero: Value | None, axis: int) -> Value:
+    """`x` as int32 less its zero point, which is one number or one for each index of `axis`."""
+    wide = call.cast(x, DType.INT32)
+    if zero is None:
+        return wide
+    offset = call.cast(zero, DType.INT32)
+    if offset.type.rank == 1:
+        one = offset.type.shape == (1,)
+        behind = 0 if one else x.type.rank - 1 - axis % x.type.rank
+        offset = call.reshape(offset, () if one else (*offset.type.shape, *(1,) * behind))
+    return call.emit("sub", wide, offset)

@@ -1,0 +1,52 @@
+"""The op table: every op of the IR by name."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from planish.ir.errors import InvalidGraph
+from planish.ir.op import OpDef
+from planish.ir.ops import (
+    composite,
+    contraction,
+    convolution,
+    elementwise,
+    indexing,
+    movement,
+    pooling,
+    recurrent,
+    reduction,
+    region,
+    resize,
+)
+
+OPS: Mapping[str, OpDef] = MappingProxyType(
+    {
+        definition.name: definition
+        for definition in (
+            *elementwise.OPS,
+            *movement.OPS,
+            *indexing.OPS,
+            *resize.OPS,
+            *reduction.OPS,
+            *pooling.OPS,
+            *contraction.OPS,
+            *convolution.OPS,
+            *composite.OPS,
+            *recurrent.OPS,
+            *region.OPS,
+        )
+    }
+)
+
+
+def op_def(name: str) -> OpDef:
+    """The op of that name; InvalidGraph that offers the nearest names if there is none."""
+    found = OPS.get(name)
+    if found is None:
+        near = difflib.get_close_matches(name, OPS, n=3)
+        hint = f"; did you mean {' or '.join(near)}?" if near else ""
+        raise InvalidGraph(f"there is no op '{name}'{hint}")
+    return found

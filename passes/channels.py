@@ -1,0 +1,71 @@
+"""Constants along the output channels of convolutions and matrix products."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from planish.ir.builder import emit
+from planish.ir.graph import Constant, Node, Value, constant
+from planish.ir.types import TensorType
+from planish.passes.rewrite import Refusal
+
+#: Ops that are linear in their second input, their weights.
+LINEAR = ("conv", "conv_transpose", "matmul")
+
+
+def reads_constant_weights(node: Node) -> bool:
+    """True if the weights are a constant of a floating-point type."""
+    weights = node.inputs[1]
+    return isinstance(weights, Constant) and weights.type.dtype.is_float
+
+
+def channel_dim(linear: Node) -> int:
+    """The dimension of the output that the weights' output channels run along."""
+    return linear.output.type.rank - 1 if linear.op == "matmul" else 1
+
+
+def per_channel(data: np.ndarray, type_: TensorType, dim: int) -> np.ndarray | None:
+    """`data` as float64[channels] if, broadcast to `type_`, it varies along `dim` only."""
+    channels = type_.shape[dim]
+    if data.ndim > type_.rank or not isinstance(channels, int):
+        return None
+    aligned = data.reshape((1,) * (type_.rank - data.ndim) + data.shape)
+    if any(extent != 1 for i, extent in enumerate(aligned.shape) if i != dim):
+        return None
+    if aligned.shape[dim] not in (1, channels):
+        return None
+    return np.broadcast_to(aligned.reshape(-1).astype(np.float64), (channels,))
+
+
+def along_channels(vector: np.ndarray, type_: TensorType, dim: int) -> Constant:
+    """A constant of the element type of `type_` that broadcasts `vector` along `dim`."""
+    shape = (-1,) + (1,) * (type_.rank - 1 - dim)
+    with np.errstate(all="ignore"):
+        return constant(vector.astype(type_.dtype.numpy).reshape(shape))
+
+
+def scale_channels(linear: Node, factor: np.ndarray) -> Value | Refusal:
+    """The same product with its output channels scaled by `factor`, float64[channels].
+
+    The new weights are rounded once. A Refusal where they overflow.
+    """
+    weights = linear.inputs[1]
+    assert isinstance(weights, Constant)
+    with np.errstate(all="ignore"):
+        wide = _scaled(linear, weights.data.astype(np.float64), factor)
+        data = wide.astype(weights.data.dtype)
+    if not np.isfinite(data.astype(np.float64)).all():
+        return Refusal("the scaled weights overflow")
+    new = constant(data, weights.name)
+    return emit(linear.op, linear.inputs[0], new, **linear.attrs)
+
+
+def _scaled(linear: Node, weights: np.ndarray, factor: np.ndarray) -> np.ndarray:
+    if linear.op == "matmul":
+        return weights * factor
+    if linear.op == "conv":
+        return weights * factor.reshape(-1, *(1,) * (weights.ndim - 1))
+    groups = linear.attrs["groups"]  # weights [C, O/groups, *K]: a group's channels stand together
+    grouped = weights.reshape(groups, -1, *weights.shape[1:])
+    spread = factor.reshape(groups, 1, -1, *(1,) * (weights.ndim - 2))
+    return (grouped * spread).reshape(weights.shape)

@@ -1,0 +1,81 @@
+"""The order of the passes, and running them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+from planish.ir.errors import PassError, UnsupportedModel
+from planish.ir.graph import Graph
+from planish.ir.target import Target
+from planish.ir.verifier import verify as verify_graph
+from planish.passes.canonicalize_conv import canonicalize_conv
+from planish.passes.eliminate_common_subexpressions import eliminate_common_subexpressions
+from planish.passes.fold_batch_norm import fold_batch_norm
+from planish.passes.fold_constants import fold_constants
+from planish.passes.fold_scale import fold_scale
+from planish.passes.assign_layout import assign_layout
+from planish.passes.fuse import fuse
+from planish.passes.lower_conv_transpose import lower_conv_transpose
+from planish.passes.lower_resize import lower_resize
+from planish.passes.pass_ import Step
+from planish.passes.simplify import simplify
+
+PIPELINE: tuple[Step, ...] = (
+    Step(fold_constants, "weights that the model computes become weights"),
+    Step(simplify, "what exporters leave behind would hide the patterns of later steps"),
+    Step(fold_batch_norm, "a batch norm costs nothing inside the weights before it"),
+    Step(fold_scale, "nor does a scale; before convolutions are reshaped apart from theirs"),
+    Step(canonicalize_conv, "one rank of convolution and pooling for layouts and schedules"),
+    Step(lower_conv_transpose, "schedules know convolutions only"),
+    Step(lower_resize, "gathers sink through layouts and fuse; schedules need not know it"),
+    Step(fold_constants, "reshaped, flipped and transposed weights"),
+    Step(simplify, "the reshapes that the lowerings put between ops"),
+    Step(eliminate_common_subexpressions, "once more is equal now than was in the model"),
+    Step(assign_layout, "convolutions reach the roofline in blocked layout only"),
+    Step(fold_constants, "operands packed for the layouts"),
+    Step(simplify, "the reshapes that packing put between ops"),
+    Step(eliminate_common_subexpressions, "two convolutions of one tensor pad and pack it once"),
+    Step(fuse, "last: kernels are what remains"),
+)
+
+#: Called after each step: its name, the graph before and after, and the seconds it took.
+Observer = Callable[[str, Graph, Graph, float], None]
+
+
+def run_pipeline(
+    graph: Graph,
+    target: Target,
+    passes: Sequence[Step] = PIPELINE,
+    *,
+    verify: bool = True,
+    observer: Observer | None = None,
+) -> Graph:
+    """Run the passes in order, verifying the graph after each that changed it.
+
+    A pass that raises, or leaves a graph that the verifier rejects, is a PassError that names
+    it. UnsupportedModel goes through as it is: it is about the model, not about the pass.
+    """
+    for step in passes:
+        start = time.perf_counter()
+        after = _run(step, graph, target)
+        seconds = time.perf_counter() - start
+        if verify and after is not graph:
+            try:
+                verify_graph(after)
+            except Exception as error:
+                raise PassError(f"pass '{step.name}' left an invalid graph: {error}") from error
+        if observer is not None:
+            observer(step.name, graph, after, seconds)
+        graph = after
+    return graph
+
+
+def _run(step: Step, graph: Graph, target: Target) -> Graph:
+    try:
+        return step.run(graph, target)
+    except (UnsupportedModel, PassError):
+        raise
+    except Exception as error:
+        detail = f"{type(error).__name__}: {error}"
+        raise PassError(f"pass '{step.name}' failed on graph '{graph.name}': {detail}") from error

@@ -1,0 +1,106 @@
+"""Scheduled functions to one object file with plain C functions."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import tvm
+from planish.ir.target import Target
+from tvm import s_tir, tirx
+from tvm_ffi.structural import structural_map
+
+#: Bytes that one function may keep in its stack frame; larger buffers come from the runtime.
+STACK_BYTES = 128 * 1024
+
+
+def tvm_target(target: Target) -> tvm.target.Target:
+    """TVM's description of a target: generic CPU, every feature spelled out."""
+    return tvm.target.Target(
+        {
+            "kind": "llvm",
+            "mtriple": target.triple,
+            "mcpu": target.cpu,
+            "mattr": [f"+{feature}" for feature in target.features],
+        }
+    )
+
+
+def build_object(functions: Mapping[str, tirx.PrimFunc], target: Target) -> bytes:
+    """Compile functions (symbol → scheduled function) into one relocatable object.
+
+    Each becomes `int32_t SYMBOL(void *…)` over the data pointers of its parameters. TVM's packed
+    calling convention is left out: its argument checks cost more than a small kernel.
+    """
+    described = tvm_target(target)
+    named = {name: func.with_attr("global_symbol", name) for name, func in functions.items()}
+    module = tvm.IRModule(named)
+    module = _passes()(tirx.transform.BindTarget(described)(module))
+    plain = {var: _plain_signature(func) for var, func in module.functions.items()}
+    module = tirx.transform.LowerTVMBuiltin()(tvm.IRModule(plain))
+    module = tirx.transform.LowerIntrin()(module)
+    built = tvm.get_global_func("target.build.llvm")(module, described)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "kernels.o"
+        built.write_to_file(str(path))
+        return path.read_bytes()
+
+
+def _passes() -> tvm.ir.transform.Pass:
+    s, t = s_tir.transform, tirx.transform
+    return tvm.ir.transform.Sequential(
+        [
+            s.CanonicalizeLoop(),
+            s.LowerInitBlock(),
+            s.PlanAndUpdateBufferAllocationLocation(),
+            s.ConvertBlocksToOpaque(),
+            s.CompactBufferAllocation(),
+            s.LowerMatchBuffer(),
+            t.StmtSimplify(),
+            s.LowerOpaqueBlock(),
+            t.FlattenBuffer(),
+            t.BF16ComputeLegalize(),
+            t.NarrowDataType(32),
+            s.LoopPartition(),
+            t.VectorizeLoop(),
+            t.StorageRewrite(),
+            s.HoistIfThenElse(),
+            t.UnrollLoop(),
+            s.RenormalizeSplitPattern(),
+            t.StmtSimplify(),
+            t.RemoveNoOp(),
+            s.RewriteUnsafeSelect(),
+        ]
+    )
+
+
+def _plain_signature(func: tirx.PrimFunc) -> tirx.PrimFunc:
+    """The function over raw pointers, returning 0."""
+    zero = tirx.const(0, "int32")
+    body = structural_map(func.body, (tirx.AllocBuffer, _keep_on_stack))
+    pointers, declared = [], []
+    for buffer in func.params:
+        pointer = tirx.Var(f"{buffer.name}_data", tirx.buffer_data_pointer_type(buffer))
+        pointers.append(pointer)
+        declared.append(tirx.DeclBuffer(buffer, data=pointer))
+        body = tirx.AttrStmt(buffer, "storage_alignment", tirx.const(64, "int32"), body)
+    body = tirx.AttrStmt(zero, "device_id", zero, body)
+    body = tirx.AttrStmt(zero, "device_type", tirx.const(1, "int32"), body)  # kDLCPU
+    sequence = tirx.SeqStmt([*declared, body, tirx.Return(zero)])
+    plain = tirx.PrimFunc(pointers, sequence, tvm.ir.PrimType("int32"), func.attrs)
+    return plain.with_attr("tirx.noalias", True).with_attr("calling_conv", 0)
+
+
+def _keep_on_stack(allocation: tirx.AllocBuffer) -> tirx.AllocBuffer:
+    """TVM would ask the runtime for each buffer of 1 KiB; register tiles must be stack slots."""
+    buffer = allocation.buffer
+    size = 1
+    for extent in buffer.shape:
+        if not isinstance(extent, tirx.IntImm):
+            return allocation
+        size *= int(extent)
+    lanes = tvm.DataType(str(buffer.dtype))
+    if size * lanes.bits * lanes.lanes // 8 > STACK_BYTES:
+        return allocation
+    return tirx.AllocBuffer(buffer, {"disable_lower_builtin": tirx.IntImm("int32", 1)})

@@ -1,0 +1,114 @@
+"""A graph of scheduled kernels to object code, a call plan and weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from planish.ir.digest import digest
+from planish.ir.errors import TargetError
+from planish.ir.graph import Graph, Node, Value
+from planish.ir.ops import op_def
+from planish.ir.target import Target
+from planish.passes.fuse import is_view
+from planish.targets.codegen import build_object
+from planish.targets.lowering import lower_kernel
+from planish.targets.memory import MemoryPlan, plan_memory
+from planish.targets.plan import Call, ModelPlan, TensorSpec, symbol_prefix
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class KernelInfo:
+    """One call of the plan in the user's words: where it came from and what it costs."""
+
+    name: str
+    provenance: tuple[str, ...]
+    ops: tuple[str, ...]
+    flops: int
+    bytes: int
+    schedule: str
+
+
+@dataclass(frozen=True, slots=True)
+class Emitted:
+    """What linking needs: the plan, one object, and weights as (offset, array)."""
+
+    plan: ModelPlan
+    object_code: bytes
+    weights: tuple[tuple[int, np.ndarray], ...]
+    kernels: tuple[KernelInfo, ...]
+
+
+def emit(graph: Graph, target: Target, name: str, *, progress: Progress | None = None) -> Emitted:
+    """Compile every distinct kernel of `graph` and plan the calls.
+
+    `progress(stage, done, total)` is told of each kernel. Raises TargetError or ScheduleError
+    that names the ONNX nodes of a kernel that cannot be compiled.
+    """
+    kernels = [node for node in graph.nodes if not is_view(node)]
+    symbols = _symbols(kernels)
+    distinct = {symbols[node]: node for node in reversed(kernels)}
+    functions = {}
+    for done, (symbol, node) in enumerate(sorted(distinct.items())):
+        if progress is not None:
+            progress("lower", done, len(distinct))
+        functions[symbol] = lower_kernel(node)
+    if progress is not None:
+        progress("compile", 0, 1)
+    code = build_object(functions, target)
+    memory = plan_memory(graph)
+    plan = ModelPlan(
+        name=symbol_prefix(name),
+        inputs=tuple(_spec(value, value.name) for value in graph.inputs),
+        outputs=tuple(_spec(v, n) for v, n in zip(graph.outputs, graph.output_names)),
+        calls=tuple(_call(node, symbols[node], memory) for node in kernels),
+        arena_bytes=memory.arena_bytes,
+        weights_bytes=memory.weights_bytes,
+        features=target.features,
+    )
+    infos = tuple(_info(node) for node in kernels)
+    return Emitted(plan, code, memory.weights, infos)
+
+
+def _symbols(kernels: list[Node]) -> dict[Node, str]:
+    """A C name for each kernel; kernels that compute the same share one."""
+    by_digest: dict[str, str] = {}
+    symbols: dict[Node, str] = {}
+    for node in kernels:
+        if node.op != "kernel":
+            raise TargetError(f"{node.where()} is outside every kernel; run the fuse pass first")
+        key = digest(node.regions[0]) + node.attrs["schedule"].to_json()
+        if key not in by_digest:
+            by_digest[key] = f"k{len(by_digest)}_{symbol_prefix(node.attrs['name'])}"
+        symbols[node] = by_digest[key]
+    return symbols
+
+
+def _spec(value: Value, name: str) -> TensorSpec:
+    return TensorSpec(name, value.type.dtype.value, value.type.static_shape)
+
+
+def _call(node: Node, symbol: str, memory: MemoryPlan) -> Call:
+    args = tuple(memory.place(value) for value in (*node.inputs, *node.outputs))
+    return Call(symbol, args, node.attrs["name"])
+
+
+def _info(node: Node) -> KernelInfo:
+    body = node.regions[0]
+    flops = 0
+    for inner in body.nodes:
+        types = [v.type for v in inner.inputs], [v.type for v in inner.outputs]
+        flops += op_def(inner.op).flops(*types, inner.attrs)
+    moved = sum(value.type.nbytes for value in (*node.inputs, *node.outputs))
+    return KernelInfo(
+        name=node.attrs["name"],
+        provenance=node.provenance,
+        ops=tuple(inner.op for inner in body.nodes),
+        flops=flops,
+        bytes=moved,
+        schedule=node.attrs["schedule"].to_json(),
+    )

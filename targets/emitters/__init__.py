@@ -1,0 +1,16 @@
+"""planish.targets.emitters: kernels whose TensorIR is written directly."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from planish.ir.graph import Node
+from planish.targets.emitters import recurrent
+from tvm import tirx
+
+#: Emitter name (as in Schedule.emitter) → writer of the kernel's function.
+EMITTERS: Mapping[str, Callable[[Node], tirx.PrimFunc]] = {
+    "lstm": recurrent.lstm,
+    "gru": recurrent.gru,
+    "rnn": recurrent.rnn,
+}

@@ -1,0 +1,1 @@
+"""planish.targets.expressions: each op's tensor expression."""

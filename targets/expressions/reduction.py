@@ -1,0 +1,307 @@
+"""Tensor expressions of reductions, pooling and the row-wise composites (softmax, layer norm)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from planish.ir.graph import Node
+from planish.ir.schedule import Schedule
+from planish.targets.expressions.elementwise import const, like, maximum, minimum
+from planish.targets.expressions.movement import reshaped
+from planish.targets.expressions.vector_math import exp, log
+from planish.targets.expressions.view import Expr, Indices, Stages, View, dtype_of, once
+from tvm import te, tirx
+
+Combine = Callable[..., Expr]
+
+
+def lowest(dtype: str) -> Expr:
+    """The identity of maximum: -inf, or the least integer."""
+    if "float" in dtype:
+        return const(-math.inf, dtype)
+    return const(False, dtype) if dtype == "bool" else tirx.min_value(dtype)
+
+
+def highest(dtype: str) -> Expr:
+    """The identity of minimum: +inf, or the greatest integer."""
+    if "float" in dtype:
+        return const(math.inf, dtype)
+    return const(True, dtype) if dtype == "bool" else tirx.max_value(dtype)
+
+
+#: How partial results join, and the identity; NaN wins in max and min, as in numpy.
+JOIN: dict[str, tuple[Callable[[Expr, Expr], Expr], Callable[[str], Expr]]] = {
+    "sum": (lambda a, b: a + b, lambda dtype: const(0, dtype)),
+    "prod": (lambda a, b: a * b, lambda dtype: const(1, dtype)),
+    "max": (lambda a, b: once(b, lambda value: maximum(a, value)), lowest),
+    "min": (lambda a, b: once(b, lambda value: minimum(a, value)), highest),
+}
+COMBINE: dict[str, Combine] = {
+    name: te.comm_reducer(join, identity, name=name)
+    for name, (join, identity) in JOIN.items()
+}
+_KIND = {
+    "reduce_sum": "sum",
+    "reduce_mean": "sum",
+    "reduce_max": "max",
+    "reduce_min": "min",
+    "reduce_prod": "prod",
+}
+
+
+def reduce_rows(
+    stages: Stages,
+    name: str,
+    kind: str,
+    outer: Sequence[int],
+    length: int,
+    lanes: int,
+    element: Callable[[Indices, Expr], Expr],
+) -> View:
+    """⊕ over k < length of element(idx, k), as `lanes` interleaved partial results and a tail.
+
+    Stages `NAME_part` (axes d.., lane | ko), `NAME_tail` and `NAME_lanes` where lanes do not divide length, and
+    `NAME`. With lanes 1 there is only `NAME` (axes d.. | k).
+    """
+    join, _ = JOIN[kind]
+    if lanes <= 1 or length < 2 * lanes:
+        return stages.reduce(
+            name, outer, [("k", length)], lambda idx, r: element(idx, r[0]), COMBINE[kind]
+        )
+    whole = length // lanes
+    spatial = tuple(f"d{i}" for i in range(len(outer)))
+    part = stages.reduce(
+        f"{name}_part",
+        (*outer, lanes),
+        [("ko", whole)],
+        lambda idx, r: element(idx[:-1], r[0] * lanes + idx[-1]),
+        COMBINE[kind],
+        (*spatial, "lane"),
+    )
+    if length % lanes == 0:
+        return stages.reduce(
+            name, outer, [("k", lanes)], lambda idx, r: part.read((*idx, r[0])), COMBINE[kind]
+        )
+    tail = stages.reduce(
+        f"{name}_tail",
+        outer,
+        [("k", length % lanes)],
+        lambda idx, r: element(idx, r[0] + whole * lanes),
+        COMBINE[kind],
+    )
+    total = stages.reduce(
+        f"{name}_lanes", outer, [("k", lanes)],
+        lambda idx, r: part.read((*idx, r[0])), COMBINE[kind],
+    )
+    return stages.compute(name, outer, lambda idx: join(total.read(idx), tail.read(idx)))
+
+
+def reduce(node: Node, inputs: Sequence[View], stages: Stages, schedule: Schedule) -> View:
+    """reduce_* over `axes`: rows where the axes are the trailing ones, else plain loops."""
+    (x,) = inputs
+    axes, keep = node.attrs["axes"], node.attrs["keepdims"]
+    kept = [d for d in range(x.rank) if d not in axes]
+    outer = [x.shape[d] for d in kept]
+    kind = _KIND[node.op]
+    length = math.prod(x.shape[d] for d in axes)
+    if schedule.choice("rows"):
+        shape = (*outer, *(x.shape[d] for d in axes))
+
+        def element(idx: Indices, k: Expr) -> Expr:
+            return x.read(reshaped(shape, (*outer, length), (*idx, k)))
+
+        acc = reduce_rows(
+            stages, "acc", kind, outer, length, int(schedule.choice("lanes")), element
+        )
+    else:
+        over = [(f"r{i}", x.shape[d]) for i, d in enumerate(axes)]
+        place = {d: i for i, d in enumerate(kept)}
+        order = {d: i for i, d in enumerate(axes)}
+
+        def at(idx: Indices, r: Indices) -> Expr:
+            return x.read(tuple(r[order[d]] if d in order else idx[place[d]] for d in range(x.rank)))
+
+        acc = stages.reduce("acc", outer, over, at, COMBINE[kind])
+    shape = node.output.type.static_shape
+
+    def read(idx: Indices) -> Expr:
+        value = acc.read(tuple(idx[d] for d in kept) if keep else idx)
+        if node.op == "reduce_mean":
+            return _mean(value, length)
+        return value
+
+    return View(shape, x.dtype, read)
+
+
+def _mean(total: Expr, count: int) -> Expr:
+    if "float" in dtype_of(total):
+        return total / like(count, total)
+    return tirx.truncdiv(total, like(count, total))
+
+
+def arg_reduce(node: Node, inputs: Sequence[View], stages: Stages, schedule: Schedule) -> View:
+    """arg_max / arg_min over one axis: a pair (index, value) is reduced; ties by `last`."""
+    (x,) = inputs
+    axis, keep = node.attrs["axis"] % x.rank, node.attrs["keepdims"]
+    outer = [n for d, n in enumerate(x.shape) if d != axis]
+    largest, last = node.op == "arg_max", node.attrs["last"]
+
+    def better(a: tuple[Expr, Expr], b: tuple[Expr, Expr]) -> tuple[Expr, Expr]:
+        first = a[1] > b[1] if largest else a[1] < b[1]
+        tie = tirx.And(tirx.EQ(a[1], b[1]), a[0] > b[0] if last else a[0] < b[0])
+        take = tirx.Or(first, tie)
+        return tirx.Select(take, a[0], b[0]), tirx.Select(take, a[1], b[1])
+
+    def identity(index: str, value: str) -> tuple[Expr, Expr]:
+        start = const(-1 if last else np.iinfo("int32").max, index)
+        return start, lowest(value) if largest else highest(value)
+
+    combine = te.comm_reducer(better, identity, name=node.op)
+    k = te.reduce_axis((0, x.shape[axis]), name="k")
+    loops = tuple(outer) or (1,)
+
+    def body(*idx: Expr) -> Expr:
+        inner = idx if outer else ()
+        value = stages.bindings.scoped(lambda: x.read((*inner[:axis], k.var, *inner[axis:])))
+        return combine((k.var, value), axis=k)
+
+    index, _ = te.compute(loops, body, name="acc")
+    names = tuple(f"d{i}" for i in range(len(loops)))
+    stages.store("acc", index, tuple(outer), names, ("k",))
+
+    def read(idx: Indices) -> Expr:
+        at = (*idx[:axis], *idx[axis + 1 :]) if keep else idx
+        return index(*(at or (tirx.const(0, "int32"),))).astype("int64")
+
+    return View(node.output.type.static_shape, "int64", read)
+
+
+def pool(node: Node, inputs: Sequence[View], stages: Stages, schedule: Schedule) -> View:
+    """Windows per dimension of the tensor, whatever its layout; padding by guards."""
+    (x,) = inputs
+    a = node.attrs
+    shape = node.output.type.static_shape
+    dims = [d for d in range(x.rank) if a["window"][d] > 1]
+    over = [(f"w{d}", a["window"][d]) for d in dims] or [("w0", 1)]
+    kind = "max" if a["kind"] == "max" else "sum"
+    _, identity = JOIN[kind]
+
+    def element(idx: Indices, r: Indices) -> Expr:
+        at, inside = list(idx), []
+        for d in range(x.rank):
+            offset = r[dims.index(d)] * a["dilations"][d] if d in dims else 0
+            at[d] = idx[d] * a["strides"][d] + offset - a["before"][d]
+            if a["before"][d]:
+                inside.append(at[d] >= 0)
+            if a["after"][d]:
+                inside.append(at[d] < x.shape[d])
+        if not inside:
+            return x.read(tuple(at))
+        guard = tirx.all(*inside) if len(inside) > 1 else inside[0]
+        value = stages.bindings.scoped(lambda: x.read(tuple(at)))
+        return tirx.if_then_else(guard, value, identity(x.dtype))
+
+    acc = stages.reduce("acc", shape, over, element, COMBINE[kind])
+    if a["kind"] != "average":
+        return acc
+    return View(shape, x.dtype, lambda idx: acc.read(idx) / _count(node, x, idx).astype(x.dtype))
+
+
+def _count(node: Node, x: View, idx: Indices) -> Expr:
+    """How many elements the average at idx is over."""
+    a = node.attrs
+    count: Expr = tirx.const(1, "int32")
+    after = a["counted_after"] if a["counted_after"] is not None else a["after"]
+    for d in range(x.rank):
+        window, dilation = a["window"][d], a["dilations"][d]
+        if window == 1:
+            continue
+        if a["include_pad"]:
+            low, high = -a["before"][d], x.shape[d] + after[d]
+        else:
+            low, high = 0, x.shape[d]
+        begin = idx[d] * a["strides"][d] - a["before"][d]
+        skipped = tirx.max(tirx.floordiv(low - begin + dilation - 1, dilation), 0)
+        fitting = tirx.floordiv(high - 1 - begin, dilation) + 1
+        count = count * (tirx.min(fitting, window) - skipped)
+    return count
+
+
+def softmax(node: Node, inputs: Sequence[View], stages: Stages, schedule: Schedule) -> View:
+    """softmax and log_softmax along `axis`: stages max, exp (kept for the row), sum."""
+    (x,) = inputs
+    axis = node.attrs["axis"] % x.rank
+    outer = (*x.shape[:axis], *x.shape[axis + 1 :])
+    length = x.shape[axis]
+    lanes = int(schedule.choice("lanes")) if axis == x.rank - 1 else 1
+
+    def split(idx: Indices) -> tuple[Indices, Expr]:
+        return (*idx[:axis], *idx[axis + 1 :]), idx[axis]
+
+    def join(row: Indices, k: Expr) -> Indices:
+        return (*row[:axis], k, *row[axis:])
+
+    top = reduce_rows(
+        stages, "max", "max", outer, length, lanes, lambda row, k: x.read(join(row, k))
+    )
+
+    def shifted(row: Indices, k: Expr) -> Expr:
+        return x.read(join(row, k)) - top.read(row)
+
+    if node.op == "log_softmax":
+        total = reduce_rows(
+            stages, "sum", "sum", outer, length, lanes, lambda row, k: exp(shifted(row, k))
+        )
+        return View(
+            x.shape, x.dtype, lambda idx: shifted(*split(idx)) - log(total.read(split(idx)[0]))
+        )
+    spatial = tuple(f"d{i}" for i in range(len(outer)))
+    powers = stages.compute(
+        "exp", (*outer, length), lambda idx: exp(shifted(idx[:-1], idx[-1])), (*spatial, "k")
+    )
+    total = reduce_rows(
+        stages, "sum", "sum", outer, length, lanes, lambda row, k: powers.read((*row, k))
+    )
+
+    def read(idx: Indices) -> Expr:
+        row, k = split(idx)
+        return powers.read((*row, k)) / total.read(row)
+
+    return View(x.shape, x.dtype, read)
+
+
+def layer_norm(node: Node, inputs: Sequence[View], stages: Stages, schedule: Schedule) -> View:
+    """(x - mean) / sqrt(variance + epsilon) * scale + bias over the dimensions axis..end."""
+    x, scale, bias = inputs
+    axis = node.attrs["axis"] % x.rank
+    outer, inner = x.shape[:axis], x.shape[axis:]
+    length = math.prod(inner)
+    lanes = int(schedule.choice("lanes"))
+
+    def at(row: Indices, k: Expr) -> Expr:
+        return x.read((*row, *reshaped(inner, (length,), (k,))))
+
+    total = reduce_rows(stages, "sum", "sum", outer, length, lanes, at)
+    mean = stages.compute("mean", outer, lambda row: total.read(row) / const(length, x.dtype))
+
+    def square(row: Indices, k: Expr) -> Expr:
+        var = tirx.Var("centred", x.dtype)
+        return tirx.Let(var, at(row, k) - mean.read(row), var * var)
+
+    squares = reduce_rows(stages, "squares", "sum", outer, length, lanes, square)
+
+    def spread(row: Indices) -> Expr:
+        variance = squares.read(row) / const(length, x.dtype)
+        return const(1, x.dtype) / tirx.sqrt(variance + const(node.attrs["epsilon"], x.dtype))
+
+    inverse = stages.compute("inverse", outer, spread)
+
+    def read(idx: Indices) -> Expr:
+        row = idx[:axis]
+        normal = (x.read(idx) - mean.read(row)) * inverse.read(row)
+        return normal * scale.read(idx[axis:]) + bias.read(idx[axis:])
+
+    return View(x.shape, x.dtype, read)

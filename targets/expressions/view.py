@@ -1,0 +1,191 @@
+"""Tensors as functions of their indices, so that fused ops become one expression."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from tvm import te, tirx
+
+Expr = Any  # a tvm PrimExpr; TVM carries no types
+Indices = tuple[Expr, ...]
+
+
+def dtype_of(expr: Expr) -> str:
+    """The element type of a scalar expression, as TVM spells it."""
+    return str(expr.ty)
+
+
+def with_names(args: Sequence[Expr], build: Callable[..., Expr]) -> Expr:
+    """`build(*args)` with each compound argument bound to a variable, so that it may repeat them.
+
+    An expression that itself binds variables must not occur twice in a tree.
+    """
+    bound: list[tuple[Expr, Expr]] = []
+    named = []
+    for arg in args:
+        if isinstance(arg, tirx.Var | tirx.IntImm | tirx.FloatImm):
+            named.append(arg)
+            continue
+        var, value, use = _binding("a", arg)
+        bound.append((var, value))
+        named.append(use)
+    body = build(*named)
+    for var, value in reversed(bound):
+        body = tirx.Let(var, value, body)
+    return body
+
+
+def once(value: Expr, build: Callable[[Expr], Expr]) -> Expr:
+    """`build(value)` with the value bound first, even where it is a variable.
+
+    For reducers: what TVM later puts in place of their variables must occur once.
+    """
+    var = tirx.Var("once", value.ty)
+    return tirx.Let(var, value, build(var))
+
+
+def _binding(name: str, value: Expr) -> tuple[Expr, Expr, Expr]:
+    """A fresh variable, its value, and its use; TVM cannot vectorise variables of type bool."""
+    if dtype_of(value) == "bool":
+        var = tirx.Var(name, "int8")
+        return var, value.astype("int8"), tirx.NE(var, tirx.const(0, "int8"))
+    var = tirx.Var(name, value.ty)
+    return var, value, var
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """A tensor that is not stored: `read(i, j, …)` gives the expression of one element."""
+
+    shape: tuple[int, ...]
+    dtype: str
+    read: Callable[[Indices], Expr]
+
+    @property
+    def rank(self) -> int:
+        """Number of dimensions."""
+        return len(self.shape)
+
+
+def stored(tensor: te.Tensor) -> View:
+    """The view of a tensor that lies in memory."""
+    shape = tuple(int(n) for n in tensor.shape)
+    return View(shape, str(tensor.dtype), lambda idx: tensor(*idx))
+
+
+@dataclass(frozen=True, slots=True)
+class _Bound:
+    """A let-binding; `indices` are kept alive, as the key of the binding holds their ids."""
+
+    var: Expr
+    value: Expr
+    use: Expr
+    indices: Indices
+
+
+@dataclass(slots=True)
+class Bindings:
+    """Let-bindings for elements that one expression reads more than once.
+
+    TVM walks expressions as trees, so that a value with two readers would double the work at each
+    step. Scopes nest: what is first read under a guard (padding) must be bound under that guard,
+    or it would be loaded out of bounds.
+    """
+
+    _scopes: list[dict[tuple[int, ...], _Bound]] = field(default_factory=list)
+
+    def scoped(self, build: Callable[[], Expr]) -> Expr:
+        """`build()` with the bindings that it made wrapped around it."""
+        self._scopes.append({})
+        body = build()
+        for bound in reversed(self._scopes.pop().values()):
+            body = tirx.Let(bound.var, bound.value, body)
+        return body
+
+    def shared(self, view: View, name: str) -> View:
+        """A view whose elements are computed once for each scope and index tuple."""
+
+        def read(idx: Indices) -> Expr:
+            key = (id(view), *map(id, idx))
+            for scope in reversed(self._scopes):
+                if key in scope:
+                    return scope[key].use
+            var, value, use = _binding(name, view.read(idx))
+            self._scopes[-1][key] = _Bound(var, value, use, idx)
+            return use
+
+        return View(view.shape, view.dtype, read)
+
+
+@dataclass(slots=True)
+class Stages:
+    """The stored tensors of a kernel under construction, by stage name, with their axis names."""
+
+    bindings: Bindings = field(default_factory=Bindings)
+    tensors: dict[str, te.Tensor] = field(default_factory=dict)
+    axes: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    reduced: dict[str, frozenset[str]] = field(default_factory=dict)
+
+    def compute(
+        self,
+        name: str,
+        shape: Sequence[int],
+        element: Callable[[Indices], Expr],
+        axes: Sequence[str] = (),
+    ) -> View:
+        """Store `element` over `shape` as the stage `name`; `axes` name the loops."""
+        names = tuple(axes) or tuple(f"d{i}" for i in range(len(shape)))
+        # A rank-0 result is computed as one element: TVM has no loops to schedule otherwise.
+        loops = tuple(shape) or (1,)
+        names = names or ("d0",)
+
+        def body(*idx: Expr) -> Expr:
+            inner = idx if len(shape) else ()
+            return self.bindings.scoped(lambda: element(inner))
+
+        tensor = te.compute(loops, body, name=name)
+        return self.store(name, tensor, tuple(shape), names)
+
+    def reduce(
+        self,
+        name: str,
+        shape: Sequence[int],
+        over: Sequence[tuple[str, int]],
+        element: Callable[[Indices, Indices], Expr],
+        combine: Callable[..., Expr],
+        axes: Sequence[str] = (),
+    ) -> View:
+        """Store the reduction of `element(idx, ridx)` over the named loops `over`."""
+        names = tuple(axes) or tuple(f"d{i}" for i in range(len(shape)))
+        loops = tuple(shape) or (1,)
+        names = names or ("d0",)
+        # A loop of extent one stays, so that schedules find it by name.
+        reduced = [te.reduce_axis((0, extent), name=axis) for axis, extent in over]
+
+        def body(*idx: Expr) -> Expr:
+            inner = idx if len(shape) else ()
+            source = self.bindings.scoped(
+                lambda: element(inner, tuple(axis.var for axis in reduced))
+            )
+            return combine(source, axis=reduced)
+
+        tensor = te.compute(loops, body, name=name)
+        return self.store(name, tensor, tuple(shape), names, tuple(axis for axis, _ in over))
+
+    def store(
+        self,
+        name: str,
+        tensor: te.Tensor,
+        shape: tuple[int, ...],
+        axes: tuple[str, ...],
+        reduced: tuple[str, ...] = (),
+    ) -> View:
+        """Enter `tensor` as the stage `name` with loops `axes` then `reduced`."""
+        self.tensors[name] = tensor
+        self.axes[name] = (*axes, *reduced)
+        self.reduced[name] = frozenset(reduced)
+        if not shape:
+            return View((), str(tensor.dtype), lambda idx: tensor(0))
+        return stored(tensor)

@@ -1,0 +1,175 @@
+"""Linking an artefact's library: the C compiler to use, and its one call for all that is in it."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import platform
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from planish.ir.errors import TargetError
+from planish.targets.model_source import RUNTIME, render_header, render_source, version_script
+from planish.targets.plan import ModelPlan
+
+_TIMEOUT_SECONDS = 600
+# No -march: the runtime must reach its check of the CPU on every CPU. Sections: the linker drops
+# what a model does not use.
+_COMPILING = (
+    "-std=c11",
+    "-O2",
+    "-fPIC",
+    "-fvisibility=hidden",
+    "-ffunction-sections",
+    "-fdata-sections",
+    "-fno-asynchronous-unwind-tables",
+    "-Wall",
+    "-Wextra",
+)
+# No build id, no symbols: same input, same bytes. -Bsymbolic and the version script keep each
+# kernel and hook the library's own, whatever else is in the process.
+_LINKING = (
+    "-shared",
+    "-s",
+    "-Wl,-z,defs",
+    "-Wl,-z,noexecstack",
+    "-Wl,--gc-sections",
+    "-Wl,--build-id=none",
+    "-Wl,--as-needed",
+    "-Wl,-Bsymbolic",
+    "-Wl,--version-script=exports.map",
+)
+_APT_PACKAGES = {
+    "x86_64": "gcc-x86-64-linux-gnu",
+    "aarch64": "gcc-aarch64-linux-gnu",
+    "riscv64": "gcc-riscv64-linux-gnu",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Toolchain:
+    """A C compiler that links for one architecture, as the beginning of its command line."""
+
+    command: tuple[str, ...]
+    architecture: str
+    """As `uname -m` spells it: x86_64, aarch64, ..."""
+
+
+def architecture_of(triple: str) -> str:
+    """Give the architecture of an LLVM triple as `uname -m` spells it: arm64-… -> aarch64."""
+    first = triple.split("-")[0].lower()
+    return {"amd64": "x86_64", "x64": "x86_64", "arm64": "aarch64"}.get(first, first)
+
+
+def find_toolchain(triple: str, environ: Mapping[str, str] | None = None) -> Toolchain:
+    """Find a C compiler for a triple such as x86_64-linux-gnu: the host's, a cross one, or zig.
+
+    For the host's architecture $CC has precedence. Raises TargetError that says what to install.
+    """
+    environ = os.environ if environ is None else environ
+    architecture = architecture_of(triple)
+    path = environ.get("PATH")
+    if architecture == architecture_of(platform.machine()):
+        if environ.get("CC"):
+            return Toolchain(tuple(shlex.split(environ["CC"])), architecture)
+        candidates = ["cc", "gcc", "clang"]
+    else:
+        candidates = [f"{architecture}-{_system_of(triple)}-gcc"]
+    for candidate in candidates:
+        found = shutil.which(candidate, path=path)
+        if found:
+            return Toolchain((found,), architecture)
+    if importlib.util.find_spec("ziglang") is not None:
+        zig = (sys.executable, "-m", "ziglang", "cc", "-target")
+        return Toolchain((*zig, f"{architecture}-{_system_of(triple)}"), architecture)
+    package = _APT_PACKAGES.get(architecture)
+    apt = f" (Debian, Ubuntu: apt install {package})" if package and len(candidates) == 1 else ""
+    raise TargetError(
+        f"no C compiler that links for {triple} was found: install {' or '.join(candidates)}{apt}, "
+        "or `pip install ziglang`"
+    )
+
+
+def _system_of(triple: str) -> str:
+    """Give system and ABI of a triple: aarch64-unknown-linux-musl -> linux-musl."""
+    parts = triple.lower().split("-")
+    abi = parts[-1] if parts[-1] not in (parts[0], "linux") else "gnu"
+    return f"linux-{abi}"
+
+
+def library_name(name: str) -> str:
+    """Give the file name of the library of a model of that name."""
+    return f"lib{name}.so"
+
+
+def link_library(
+    plan: ModelPlan,
+    objects: Sequence[Path],
+    folder: Path,
+    *,
+    triple: str,
+    toolchain: Toolchain | None = None,
+) -> tuple[Path, Path]:
+    """Write lib<name>.so and <name>.h into a folder, from the plan and the kernels' object files.
+
+    The same plan, objects and compiler give the same bytes, wherever the files lie. Gives the paths
+    of library and header. Raises TargetError with the compiler's own words when it fails.
+    """
+    toolchain = toolchain or find_toolchain(triple)
+    library = folder / library_name(plan.name)
+    header = folder / f"{plan.name}.h"
+    header.write_text(render_header(plan), encoding="ascii")
+    with tempfile.TemporaryDirectory(prefix="planish-link-") as scratch:
+        work = Path(scratch)
+        shutil.copy(header, work)
+        (work / "model.c").write_text(
+            render_source(plan, toolchain.architecture), encoding="ascii", newline="\n"
+        )
+        (work / "exports.map").write_text(version_script(plan.name), encoding="ascii")
+        _run(_command(toolchain, plan.name, work, objects, library.resolve()), work, plan.name)
+    return library, header
+
+
+def _command(
+    toolchain: Toolchain, name: str, work: Path, objects: Sequence[Path], library: Path
+) -> list[str]:
+    maps = [f"-ffile-prefix-map={folder}=." for folder in (work, RUNTIME)]
+    sources = ["model.c", *(str(source) for source in sorted(RUNTIME.glob("*.c")))]
+    inputs = work / "objects.txt"  # a response file: there can be more kernels than arguments
+    inputs.write_text("".join(f'"{_escape(path.resolve())}"\n' for path in objects), "utf-8")
+    command = [*toolchain.command, *_COMPILING, *maps, "-I.", f"-I{RUNTIME}", *sources]
+    command += [*_LINKING, f"-Wl,-soname,{library_name(name)}", "@objects.txt"]
+    return [*command, "-lm", "-lpthread", "-o", str(library)]
+
+
+def _escape(path: Path) -> str:
+    return str(path).replace("\\", "\\\\").replace('"', '\\"')
+
+
+def _run(command: Sequence[str], work: Path, name: str) -> None:
+    environ = {**os.environ, "LC_ALL": "C"}
+    try:
+        done = subprocess.run(
+            command,
+            cwd=work,
+            env=environ,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=_TIMEOUT_SECONDS,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise TargetError(f"the C compiler for model '{name}' could not be run: {error}") from error
+    if done.returncode != 0:
+        lines = done.stderr.strip().splitlines()
+        told = [line for line in lines if "error" in line or "undefined" in line] or lines
+        raise TargetError(
+            f"{command[0]} could not link model '{name}' (exit {done.returncode}): "
+            + "; ".join(told[:5])
+        )

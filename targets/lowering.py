@@ -1,0 +1,160 @@
+"""One Kernel to one TensorIR function: expressions, then its schedule replayed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+from planish.ir.errors import ScheduleError, TargetError
+from planish.ir.graph import Constant, Graph, Node, Value
+from planish.ir.op import OpKind
+from planish.ir.ops import op_def
+from planish.ir.schedule import Schedule
+from planish.targets.emitters import EMITTERS
+from planish.targets.expressions import contraction, reduction
+from planish.targets.expressions.elementwise import ELEMENTWISE, const, elementwise
+from planish.targets.expressions.movement import MOVEMENT, movement, reshaped
+from planish.targets.expressions.view import Stages, View, stored
+from planish.targets.replay import replay
+from tvm import te, tirx
+
+Anchor = Callable[[Node, Sequence[View], Stages, Schedule], View]
+
+#: Ops with stages of their own; at most one of them in a kernel.
+ANCHORS: Mapping[str, Anchor] = {
+    "blocked_conv": contraction.blocked_conv,
+    "blocked_depthwise_conv": contraction.blocked_depthwise_conv,
+    "conv": contraction.conv,
+    "matmul": contraction.matmul,
+    "packed_matmul": contraction.packed_matmul,
+    "reduce_sum": reduction.reduce,
+    "reduce_mean": reduction.reduce,
+    "reduce_max": reduction.reduce,
+    "reduce_min": reduction.reduce,
+    "reduce_prod": reduction.reduce,
+    "arg_max": reduction.arg_reduce,
+    "arg_min": reduction.arg_reduce,
+    "pool": reduction.pool,
+    "softmax": reduction.softmax,
+    "log_softmax": reduction.softmax,
+    "layer_norm": reduction.layer_norm,
+}
+
+#: Every op that has a lowering; a test holds it against the op table.
+LOWERED = frozenset((*ANCHORS, *ELEMENTWISE, *MOVEMENT, *EMITTERS))
+
+#: Element types that kernels compute with.
+COMPUTED = frozenset(
+    "float64 float32 float16 int64 int32 int16 int8 uint64 uint32 uint16 uint8 bool".split()
+)
+
+
+def lower_kernel(kernel: Node) -> tirx.PrimFunc:
+    """The scheduled function of a kernel: parameters are its inputs, then its outputs.
+
+    Raises TargetError for an op or type without lowering, ScheduleError for a schedule that does
+    not fit; both name the ONNX nodes.
+    """
+    (body,) = kernel.regions
+    plan = kernel.attrs["schedule"]
+    if plan is None:
+        raise ScheduleError(f"{kernel.where()} has no schedule")
+    _check_types(kernel, body)
+    if plan.emitter is not None:
+        return EMITTERS[plan.emitter](kernel)
+    stages = Stages()
+    func = _expressions(body, stages, plan)
+    try:
+        return replay(func, stages, plan)
+    except ScheduleError as error:
+        raise ScheduleError(f"{kernel.where()}: {error}") from None
+
+
+def _check_types(kernel: Node, body: Graph) -> None:
+    for value in body.values():
+        if value.type.dtype.value not in COMPUTED:
+            raise TargetError(
+                f"{kernel.where()}: element type {value.type.dtype.value} is not compiled yet; "
+                "convert the model to float32 or integers"
+            )
+
+
+def _expressions(body: Graph, stages: Stages, plan: Schedule) -> tirx.PrimFunc:
+    params = [
+        te.placeholder(value.type.static_shape or (1,), value.type.dtype.value, f"in{i}")
+        for i, value in enumerate(body.inputs)
+    ]
+    views: dict[Value, View] = {}
+    for value, param in zip(body.inputs, params):
+        views[value] = stored(param) if value.type.rank else _scalar(param)
+    users = body.users()
+    for node in body.nodes:
+        inputs = [_view(views, value) for value in node.inputs]
+        view = _lower_node(node, inputs, stages, plan)
+        if _is_worth_binding(node) and len(users[node.output]) > 1:
+            view = stages.bindings.shared(view, f"v{len(views)}")
+        views[node.output] = view
+    (root,) = body.outputs
+    out = _view(views, root)
+    shape = root.type.static_shape
+    anchored = "acc" in stages.axes and len(stages.axes["acc"]) - len(
+        stages.reduced["acc"]
+    ) == _out_rank(plan, shape)
+    axes = stages.axes["acc"][: _out_rank(plan, shape)] if anchored else ()
+    flat = _out_shape(plan, shape)
+    stages.compute("out", flat, lambda idx: out.read(reshaped(shape, flat, idx)), axes)
+    return te.create_prim_func([*params, stages.tensors["out"]])
+
+
+def _out_shape(plan: Schedule, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape that `out` is computed over: choice `flatten` joins H and W of [N,O,H,W,o]."""
+    if ("flatten", True) in plan.choices:
+        return (*shape[:2], shape[2] * shape[3], *shape[4:])
+    return shape
+
+
+def _out_rank(plan: Schedule, shape: tuple[int, ...]) -> int:
+    return len(_out_shape(plan, shape)) or 1
+
+
+def _scalar(param: te.Tensor) -> View:
+    return View((), str(param.dtype), lambda idx: param(0))
+
+
+def _view(views: dict[Value, View], value: Value) -> View:
+    if isinstance(value, Constant) and value not in views:
+        views[value] = _literal(value)
+    return views[value]
+
+
+def _literal(value: Constant) -> View:
+    """A constant inside a kernel: one element, held in the code."""
+    dtype = value.type.dtype.value
+    element = np.asarray(value.data).reshape(-1)
+    if element.size != 1:
+        raise TargetError(f"constant '{value.name}' of {value.type} inside a kernel is not scalar")
+    literal = const(element[0].item(), dtype)
+    return View(value.type.static_shape, dtype, lambda idx: literal)
+
+
+def _lower_node(node: Node, inputs: Sequence[View], stages: Stages, plan: Schedule) -> View:
+    if node.op in ANCHORS:
+        return _named(node, ANCHORS[node.op](node, inputs, stages, plan))
+    if node.op in ELEMENTWISE:
+        return elementwise(node, inputs)
+    if node.op in MOVEMENT:
+        return movement(node, inputs, stages.bindings)
+    raise TargetError(f"{node.where()} has no lowering yet")
+
+
+def _named(node: Node, view: View) -> View:
+    """The anchor's view under the node's own shape (an anchor may compute a flattened one)."""
+    shape = node.output.type.static_shape
+    if view.shape == shape:
+        return view
+    return View(shape, view.dtype, lambda idx: view.read(reshaped(view.shape, shape, idx)))
+
+
+def _is_worth_binding(node: Node) -> bool:
+    return op_def(node.op).kind is OpKind.ELEMENTWISE and node.op != "cast"

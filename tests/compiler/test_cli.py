@@ -1,0 +1,265 @@
+"""The command line: what it prints, where errors go, and its exit codes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+import planish
+from planish.cli.app import app
+from planish.ir.reference import evaluate
+from tests.compiler.small_models import embedding, perceptron
+
+
+def run(*args: object) -> tuple[int, str, str]:
+    """Exit code, stdout and stderr of a command."""
+    result = CliRunner().invoke(app, [str(arg) for arg in args])
+    return result.exit_code, result.stdout, result.stderr
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The small perceptron."""
+    return perceptron(tmp_path_factory.mktemp("model") / "small.onnx")
+
+
+@pytest.fixture(scope="module")
+def artefact(model: Path) -> Path:
+    """The compiled perceptron."""
+    planish.compile(model, model.parent / "out", verify=False)
+    return model.parent / "out"
+
+
+@pytest.fixture
+def inputs() -> np.ndarray:
+    """Inputs of the perceptron."""
+    return np.random.default_rng(5).standard_normal((2, 12)).astype("f4")
+
+
+def test_version() -> None:
+    assert run("--version") == (0, f"planish {planish.__version__}\n", "")
+
+
+def test_compile_reports(model: Path, tmp_path: Path) -> None:
+    code, out, _ = run("compile", model, "-o", tmp_path / "out", "-v", "--threads", 1)
+    assert code == 0
+    assert "kernels for target 'host'" in out
+    assert "verified against" in out
+    assert "activation" in out  # an ONNX node, in the table of kernels
+    assert "generate" in out
+
+
+def test_compile_reports_json(tmp_path: Path) -> None:
+    model = perceptron(tmp_path / "open.onnx", batch="n")
+    flags = ["--dim", "n=3", "--name", "mlp", "--no-verify", "--json"]
+    code, out, _ = run("compile", model, "-o", tmp_path / "out", *flags)
+    assert code == 0
+    report = json.loads(out)
+    assert report["name"] == "mlp"
+    assert report["verify"] == {"skipped": "not asked for"}
+    assert report["artefact_bytes"] > report["weights_bytes"] > 0
+    assert (tmp_path / "out/libmlp.so").exists()
+
+
+def test_print_after_shows_the_graph(model: Path, tmp_path: Path) -> None:
+    command = ["compile", model, "-o", tmp_path / "out", "--no-verify"]
+    code, out, _ = run(*command, "--print-after", "fuse")
+    assert code == 0
+    assert "// after fuse\n" in out
+    assert "kernel(" in out
+    code, out, err = run(*command, "--print-after", "all", "--json")
+    assert code == 0
+    json.loads(out)
+    assert "// after fold_constants" in err
+    assert "// after assign_default_schedules" in err
+    code, _, err = run(*command, "--print-after", "fusion")
+    assert code == 2
+    assert "--print-after fusion: there is no such pass; passes are fold_constants" in err
+
+
+@pytest.mark.parametrize("form", ["npz", "one npz", "npy", "raw"])
+def test_run_reads_and_writes_files(
+    form: str, model: Path, artefact: Path, inputs: np.ndarray, tmp_path: Path
+) -> None:
+    expected = evaluate(planish.import_model(model), {"x": inputs})["y"]
+    np.savez(tmp_path / "in.npz", x=inputs)
+    np.save(tmp_path / "in.npy", inputs)
+    inputs.tofile(tmp_path / "in.raw")
+    flags = {
+        "npz": ["--npz", tmp_path / "in.npz", "-o", tmp_path / "out.npz"],
+        "one npz": ["-i", f"x={tmp_path / 'in.npz'}", "-o", tmp_path / "out.npz"],
+        "npy": ["-i", f"x={tmp_path / 'in.npy'}", "-o", tmp_path / "out.npy"],
+        "raw": ["-i", f"x={tmp_path / 'in.raw'}", "-o", tmp_path / "out.raw"],
+    }
+    code, out, err = run("run", artefact, *flags[form])
+    assert (code, err) == (0, "")
+    assert "outputs are in" in out
+    read = {
+        "npz": lambda: np.load(tmp_path / "out.npz")["y"],
+        "one npz": lambda: np.load(tmp_path / "out.npz")["y"],
+        "npy": lambda: np.load(tmp_path / "out.npy"),
+        "raw": lambda: np.fromfile(tmp_path / "out.raw", "f4").reshape(2, 5),
+    }
+    np.testing.assert_allclose(read[form](), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_run_measures(artefact: Path) -> None:
+    code, out, _ = run("run", artefact, "--random", "--repeat", 5, "--time", "--threads", 1)
+    assert code == 0
+    assert "of 5 runs" in out
+    assert "float32[2, 5]" in out
+    code, out, _ = run("run", artefact, "--random", "--repeat", 5, "--time", "--json")
+    shown = json.loads(out)
+    assert shown["seconds"]["runs"] == 5
+    assert shown["outputs"] == {"y": {"dtype": "float32", "shape": [2, 5]}}
+    assert len(shown["kernels"]) == len(planish.load(artefact).kernels)
+
+
+def test_random_ids_are_in_range(tmp_path: Path) -> None:
+    planish.compile(embedding(tmp_path / "rows.onnx"), tmp_path / "out", verify=False)
+    code, _, _ = run("run", tmp_path / "out", "--random", "-o", tmp_path / "out.npz")
+    assert code == 0
+    assert np.abs(np.load(tmp_path / "out.npz")["rows"]).max() > 0.1
+    code, _, err = run("run", tmp_path / "out", "--random", "-o", tmp_path / "out.npy")
+    assert code == 2
+    assert "the model has 2 outputs" in err
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        ([], "no value for the inputs 'x' float32[2, 12]; give --input NAME=FILE"),
+        (["-i", "z=in.npy"], "--input z=in.npy is not NAME=FILE for one of the inputs 'x'"),
+        (["-i", "x=missing.npy"], "cannot read 'missing.npy' for input 'x'"),
+        (["--npz", "missing.npz"], "cannot read 'missing.npz' as .npz"),
+    ],
+)
+def test_run_tells_what_is_wrong_with_inputs(artefact: Path, flags: list[str], told: str) -> None:
+    code, out, err = run("run", artefact, *flags)
+    assert (code, out) == (2, "")
+    assert told in err
+
+
+def test_raw_input_of_the_wrong_size(artefact: Path, tmp_path: Path) -> None:
+    (tmp_path / "x.bin").write_bytes(bytes(95))
+    code, _, err = run("run", artefact, "-i", f"x={tmp_path / 'x.bin'}")
+    assert code == 2
+    assert "has 95 bytes, but input 'x' float32[2, 12] takes 96" in err
+
+
+def test_inspect_artefact(artefact: Path, tmp_path: Path) -> None:
+    code, out, _ = run("inspect", artefact, "--check")
+    assert code == 0
+    assert "every file is as the manifest.json says" in out
+    assert "float32[2, 12]" in out
+    assert "verified: no (not asked for)" in out
+    code, out, _ = run("inspect", artefact, "--json")
+    assert json.loads(out)["inputs"] == [{"name": "x", "dtype": "float32", "shape": [2, 12]}]
+
+
+def test_inspect_finds_a_changed_weight(model: Path, tmp_path: Path) -> None:
+    planish.compile(model, tmp_path / "out", verify=False)
+    weights = tmp_path / "out/weights.bin"
+    changed = bytearray(weights.read_bytes())
+    changed[3] ^= 1
+    weights.write_bytes(changed)
+    assert run("inspect", tmp_path / "out")[0] == 0
+    code, _, err = run("inspect", tmp_path / "out", "--check")
+    assert code == 2
+    assert "weights.bin' was changed after it was written" in err
+
+
+def test_inspect_model(tmp_path: Path) -> None:
+    model = perceptron(tmp_path / "open.onnx", batch="batch")
+    code, out, _ = run("inspect", model)
+    assert code == 0
+    assert "float32[batch, 12]" in out
+    assert "matmul" in out
+    code, out, _ = run("inspect", model, "--json")
+    shown = json.loads(out)
+    assert shown["inputs"] == [{"name": "x", "dtype": "float32", "shape": ["batch", 12]}]
+    assert shown["parameters"] == 12 * 16 + 16 + 16 * 5
+    assert shown["ops"]["matmul"] == 2
+
+
+def test_targets() -> None:
+    code, out, _ = run("targets")
+    assert code == 0
+    assert "cortex-a72" in out
+    code, out, _ = run("targets", "--json")
+    assert json.loads(out)["targets"][0]["name"] == "host"
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        (["--target", "z80"], "unknown target 'z80'; known targets are host, x86-64-v2"),
+        (["--dim", "batch"], "--dim batch is not NAME=NUMBER, e.g. --dim batch=1"),
+        (["--dim", "batch=-1"], "--dim batch=-1 is not NAME=NUMBER"),
+        (["--dim", "batch=1"], "--dim batch=1: the model has no such dimension"),
+        (["--shape", "x=2,a"], "--shape x=2,a is not INPUT=N,N,…"),
+        (["--shape", "x=3,12"], "--shape x=3,12"),
+    ],
+)
+def test_users_mistakes_are_one_line_and_exit_code_2(
+    model: Path, tmp_path: Path, flags: list[str], told: str
+) -> None:
+    code, out, err = run("compile", model, "-o", tmp_path / "out", *flags)
+    assert (code, out) == (2, "")
+    assert told in err
+    assert len(err.strip().splitlines()) == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_broken_model_as_json(tmp_path: Path) -> None:
+    (tmp_path / "model.onnx").write_text("no model")
+    code, out, err = run("compile", tmp_path / "model.onnx", "-o", tmp_path / "out", "--json")
+    assert (code, out) == (2, "")
+    error = json.loads(err)["error"]
+    assert error["type"] == "InvalidModel"
+    assert "model.onnx" in error["message"]
+    assert "log" not in error
+
+
+def test_missing_model(tmp_path: Path) -> None:
+    code, _, err = run("compile", tmp_path / "model.onnx", "-o", tmp_path / "out")
+    assert code == 2
+    assert "cannot read" in err
+
+
+def test_a_crash_is_ours_and_leaves_a_log(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*args: object, **kwargs: object) -> None:
+        raise RuntimeError("the roof is down")
+
+    monkeypatch.setattr("planish.driver.link_library", broken)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    code, out, err = run("compile", model, "-o", tmp_path / "out", "--json")
+    assert (code, out) == (1, "")
+    error = json.loads(err)["error"]
+    assert error["message"] == "RuntimeError: the roof is down"
+    log = Path(error["log"]).read_text()
+    assert "Traceback" in log
+    assert "in broken" in log
+    code, _, err = run("compile", model, "-o", tmp_path / "out")
+    assert code == 1
+    assert err.startswith("planish: RuntimeError: the roof is down\nThis is a failure of planish")
+    assert not (tmp_path / "out").exists()
+
+
+def test_interrupt_leaves_nothing_and_exits_130(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*args: object, **kwargs: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("planish.driver.emit", interrupted)
+    code, _, err = run("compile", model, "-o", tmp_path / "out")
+    assert code == 130
+    assert err == "planish: interrupted; nothing was written\n"
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,289 @@
+"""Every op that has a lowering computes what its reference computes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from planish.ir.graph import Graph, Input, Value, constant
+from planish.ir.builder import emit, make_node
+from planish.ir.types import DType, tensor
+from tests.targets.compiled import check_against_reference, random_inputs
+
+RNG = np.random.default_rng(7)
+
+
+class Cases:
+    """A graph with an input and an output for each case: compiled and linked once."""
+
+    def __init__(self) -> None:
+        self.inputs: list[Input] = []
+        self.outputs: dict[str, Value] = {}
+
+    def input(self, *shape: int, dtype: str = "float32") -> Input:
+        value = Input(tensor(dtype, shape), f"x{len(self.inputs)}")
+        self.inputs.append(value)
+        return value
+
+    def add(self, name: str, value: Value) -> None:
+        assert name not in self.outputs
+        self.outputs[name] = value
+
+    def check(self, folder: Path, **given: np.ndarray) -> None:
+        graph = Graph(tuple(self.inputs), tuple(self.outputs.values()), tuple(self.outputs))
+        inputs = random_inputs(graph, np.random.default_rng(3)) | given
+        check_against_reference(graph, inputs, folder)
+
+
+def weights(*shape: int) -> Value:
+    return constant(RNG.standard_normal(shape).astype("float32"))
+
+
+UNARY = (
+    "neg abs exp sin cos atan sinh tanh sigmoid erf floor ceil sign round relu cosh asinh "
+    "reciprocal is_nan is_inf"
+).split()
+POSITIVE = "sqrt log log1p".split()
+WITHIN_ONE = "asin acos atanh".split()
+BINARY = (
+    "add sub mul div maximum minimum equal less less_equal greater greater_equal mod"
+).split()
+
+
+def test_elementwise_float(tmp_path: Path) -> None:
+    cases = Cases()
+    x, y = cases.input(3, 5, 16), cases.input(5, 1)
+    for op in UNARY:
+        cases.add(op, emit(op, x))
+    square = emit("mul", x, x)
+    for op in POSITIVE:
+        cases.add(op, emit(op, square))
+    for op in WITHIN_ONE:
+        cases.add(op, emit(op, emit("tanh", x)))
+    for op in BINARY:
+        cases.add(op, emit(op, x, y))
+    cases.add("fmod", emit("mod", x, y, fmod=True))
+    cases.add("pow", emit("pow", square, y))
+    cases.add("cube", emit("pow", x, constant(np.float32(3))))
+    cases.add("where", emit("where", emit("less", x, y), x, y))
+    cases.add("nan", emit("maximum", emit("sqrt", x), y))
+    cases.add("int", emit("cast", x, to=DType.INT32))
+    cases.add("bool", emit("cast", emit("round", x), to=DType.BOOL))
+    cases.add("double", emit("exp", emit("cast", x, to=DType.FLOAT64)))
+    cases.add("half", emit("tanh", emit("cast", x, to=DType.FLOAT16)))
+    cases.check(tmp_path)
+
+
+def test_elementwise_integers(tmp_path: Path) -> None:
+    cases = Cases()
+    x, y = cases.input(7, 9, dtype="int64"), cases.input(9, dtype="int64")
+    odd = emit("bitwise_or", y, constant(np.int64(1)))
+    for op in ("add", "sub", "mul", "maximum", "minimum", "less", "equal"):
+        cases.add(op, emit(op, x, y))
+    for op in ("div", "mod"):
+        cases.add(op, emit(op, x, odd))
+    cases.add("fmod", emit("mod", x, odd, fmod=True))
+    for op in ("neg", "abs", "sign", "bitwise_not"):
+        cases.add(op, emit(op, x))
+    for op in ("bitwise_and", "bitwise_xor"):
+        cases.add(op, emit(op, x, y))
+    u, v = cases.input(8, dtype="uint32"), cases.input(8, dtype="uint32")
+    cases.add("left", emit("shift_left", u, v))
+    cases.add("right", emit("shift_right", u, v))
+    a, b = emit("less", x, y), emit("greater", x, odd)
+    for op in ("and", "or", "xor"):
+        cases.add(op, emit(op, a, b))
+    cases.add("not", emit("not", a))
+    cases.add("float", emit("cast", x, to=DType.FLOAT32))
+    cases.add("from_bool", emit("cast", a, to=DType.FLOAT32))
+    cases.add("small", emit("cast", x, to=DType.INT8))
+    cases.check(tmp_path)
+
+
+def test_movement(tmp_path: Path) -> None:
+    cases = Cases()
+    x, y = cases.input(2, 6, 5, 8), cases.input(2, 3, 5, 8)
+    flat = emit("relu", emit("reshape", emit("neg", x), shape=(12, 40)))
+    cases.add("reshape", flat)
+    cases.add("transpose", emit("transpose", x, perm=(0, 2, 3, 1)))
+    cases.add("broadcast", emit("broadcast_to", cases.input(5, 1), shape=(2, 5, 8)))
+    cases.add("slice", emit("slice", x, starts=(1, 0, 4, 1), stops=(2, 6, -1, 8), steps=(1, 2, -1, 3)))
+    cases.add("concat", emit("concat", x, y, emit("neg", y), axis=1))
+    cases.add("concat_last", emit("concat", x, emit("exp", x), axis=3))
+    cases.add("pad", emit("pad", x, before=(0, 0, 1, 2), after=(0, 1, 0, 3), value=1.5))
+    cases.add("crop", emit("pad", x, before=(0, -1, 1, 0), after=(0, 0, -2, 0)))
+    for mode in ("reflect", "edge", "wrap"):
+        cases.add(mode, emit("pad", x, before=(0, 1, 2, 0), after=(0, 0, 1, 3), mode=mode))
+    index = constant(np.array([[0, -1], [2, 1]], dtype=np.int64))
+    cases.add("gather", emit("gather", x, index, axis=2))
+    spread = constant(RNG.integers(-6, 6, (2, 4, 5, 8)))
+    cases.add("gather_elements", emit("gather_elements", x, spread, axis=1))
+    points = constant(RNG.integers(0, 2, (3, 2)))
+    cases.add("gather_nd", emit("gather_nd", x, points, batch_dims=0))
+    packed = emit("pack", x, axis=1, block=4)
+    cases.add("pack", packed)
+    cases.add("unpack", emit("unpack", emit("neg", packed), axis=1, block=4, size=6))
+    cases.check(tmp_path)
+
+
+def test_fused_padding_does_not_read_out_of_bounds(tmp_path: Path) -> None:
+    """A value read twice under the guard of a pad is bound under that guard."""
+    cases = Cases()
+    x = cases.input(1, 4, 8)
+    e = emit("exp", x)
+    value = emit("add", emit("mul", e, e), e)
+    cases.add("pad", emit("pad", value, before=(0, 3, 5), after=(0, 2, 2)))
+    cases.check(tmp_path)
+
+
+def test_reductions(tmp_path: Path) -> None:
+    cases = Cases()
+    x = cases.input(3, 6, 7, 16)
+    for op in ("sum", "mean", "max", "min", "prod"):
+        for axes in ((3,), (2, 3), (0, 1, 2, 3), (1,), (1, 2), (0, 3)):
+            for keep in (False, True):
+                name = f"{op}{axes}{keep}"
+                cases.add(name, emit(f"reduce_{op}", x, axes=axes, keepdims=keep))
+    long = cases.input(4, 203)
+    cases.add("tail", emit("reduce_sum", emit("abs", long), axes=(1,), keepdims=False))
+    cases.add("tail_max", emit("relu", emit("reduce_max", long, axes=(1,), keepdims=True)))
+    for axis in (1, 3):
+        cases.add(f"arg_max{axis}", emit("arg_max", x, axis=axis, keepdims=True))
+        cases.add(f"arg_min{axis}", emit("arg_min", x, axis=axis, keepdims=False))
+    ties = emit("round", x)
+    cases.add("first", emit("arg_max", ties, axis=2, keepdims=False))
+    cases.add("last", emit("arg_max", ties, axis=2, keepdims=False, last=True))
+    cases.check(tmp_path)
+
+
+def test_maximum_keeps_nan(tmp_path: Path) -> None:
+    cases = Cases()
+    x = cases.input(4, 64)
+    data = RNG.standard_normal((4, 64)).astype("float32")
+    data[1, 3] = data[2, 63] = np.nan
+    for op in ("max", "min", "sum"):
+        cases.add(op, emit(f"reduce_{op}", x, axes=(1,), keepdims=False))
+    cases.add("relu", emit("relu", x))
+    cases.check(tmp_path, x0=data)
+
+
+def test_pool(tmp_path: Path) -> None:
+    cases = Cases()
+    x, blocked = cases.input(1, 3, 13, 17), cases.input(1, 2, 9, 9, 16)
+    unit = (1, 1)
+    for kind in ("max", "average", "sum"):
+        for include in (False, True):
+            attrs = dict(
+                kind=kind, window=(*unit, 3, 2), strides=(*unit, 2, 1), dilations=(*unit, 1, 2),
+                before=(0, 0, 1, 0), after=(0, 0, 1, 1), include_pad=include,
+            )  # fmt: skip
+            cases.add(f"{kind}{include}", emit("pool", x, **attrs))
+    cases.add(
+        "blocked",
+        emit(
+            "pool", blocked, kind="max", window=(1, 1, 3, 3, 1), strides=(1, 1, 2, 2, 1),
+            dilations=(1,) * 5, before=(0, 0, 1, 1, 0), after=(0, 0, 1, 1, 0),
+        ),
+    )  # fmt: skip
+    cases.check(tmp_path)
+
+
+def test_rows(tmp_path: Path) -> None:
+    cases = Cases()
+    x, odd = cases.input(2, 5, 64), cases.input(3, 77)
+    for op in ("softmax", "log_softmax"):
+        cases.add(op, emit(op, x, axis=2))
+        cases.add(f"{op}_middle", emit(op, x, axis=1))
+        cases.add(f"{op}_first", emit(op, odd, axis=0))
+        cases.add(f"{op}_odd", emit(op, odd, axis=1))
+    scale, bias = weights(64), weights(64)
+    norm = emit("layer_norm", x, scale, bias, axis=2, epsilon=1e-5)
+    cases.add("layer_norm", norm)
+    cases.add("norm_epilogue", emit("relu", emit("add", norm, x)))
+    cases.add("norm_two", emit("layer_norm", x, weights(5, 64), weights(5, 64), axis=1, epsilon=1e-5))
+    cases.add("softmax_prologue", emit("softmax", emit("mul", x, constant(np.float32(0.3))), axis=2))
+    cases.check(tmp_path)
+
+
+@pytest.mark.parametrize("rows", [1, 5, 33])
+def test_matmul(tmp_path: Path, rows: int) -> None:
+    cases = Cases()
+    a, b = cases.input(rows, 40), cases.input(40, 24)
+    cases.add("plain", emit("matmul", a, b))
+    cases.add("odd", emit("matmul", a, cases.input(40, 7)))
+    cases.add("epilogue", emit("relu", emit("add", emit("matmul", a, b), weights(24))))
+    p, q = cases.input(2, 3, rows, 16), cases.input(3, 16, 20)
+    cases.add("batch", emit("matmul", p, q))
+    cases.add("integers", emit("matmul", cases.input(rows, 6, dtype="int32"), cases.input(6, 8, dtype="int32")))
+    for columns, block in ((96, 32), (100, 20), (10, 16)):
+        panels = weights(-(-columns // block), 40, block)
+        cases.add(f"packed{columns}", emit("packed_matmul", a, panels, size=columns))
+    cases.add("packed_batch", emit("packed_matmul", p, weights(2, 16, 16), size=32))
+    cases.check(tmp_path)
+
+
+def test_conv(tmp_path: Path) -> None:
+    cases = Cases()
+    x = cases.input(2, 6, 13, 14)
+    base = dict(strides=(1, 1), dilations=(1, 1), before=(1, 1), after=(1, 1), groups=1)
+    cases.add("plain", emit("conv", x, weights(5, 6, 3, 3), **base))
+    cases.add("strided", emit("conv", x, weights(5, 6, 3, 2), **base | {"strides": (2, 3)}))
+    cases.add("dilated", emit("conv", x, weights(5, 6, 3, 3), **base | {"dilations": (2, 2)}))
+    cases.add("grouped", emit("conv", x, weights(9, 2, 3, 3), **base | {"groups": 3}))
+    cases.add("depthwise", emit("conv", x, weights(12, 1, 3, 3), **base | {"groups": 6}))
+    line = cases.input(1, 4, 30)
+    one = dict(strides=(2,), dilations=(1,), before=(2,), after=(1,), groups=1)
+    cases.add("line", emit("conv", line, weights(7, 4, 5), **one))
+    cube = cases.input(1, 2, 5, 6, 7)
+    three = dict(strides=(1, 2, 1), dilations=(1,) * 3, before=(1,) * 3, after=(0,) * 3, groups=1)
+    cases.add("cube", emit("relu", emit("conv", cube, weights(3, 2, 2, 3, 3), **three)))
+    cases.check(tmp_path)
+
+
+def test_blocked_conv(tmp_path: Path) -> None:
+    cases = Cases()
+    for width in (7, 14, 59, 97):
+        x = cases.input(1, 2, 9, width, 16)
+        for kernel, stride in ((1, 1), (3, 1), (3, 2), (1, 2)):
+            w = weights(4, 2, kernel, kernel, 16, 16)
+            y = emit("blocked_conv", x, w, strides=(stride, stride), dilations=(1, 1))
+            bias = constant(RNG.standard_normal((1, 4, 1, 1, 16)).astype("float32"))
+            cases.add(f"conv{width}_{kernel}_{stride}", emit("relu", emit("add", y, bias)))
+        depthwise = emit(
+            "blocked_depthwise_conv", x, weights(2, 5, 3, 16), strides=(2, 1), dilations=(1, 2)
+        )
+        cases.add(f"depthwise{width}", depthwise)
+    first = cases.input(1, 3, 11, 12, 1)
+    w = weights(2, 3, 3, 3, 1, 16)
+    y = emit("blocked_conv", first, w, strides=(2, 2), dilations=(1, 1))
+    cases.add("first", y)
+    cases.add("residual", emit("relu", emit("add", y, cases.input(*y.type.static_shape))))
+    cases.check(tmp_path)
+
+
+@pytest.mark.parametrize("hidden", [8, 37, 64])
+@pytest.mark.parametrize("reverse", [False, True])
+def test_recurrent(tmp_path: Path, hidden: int, reverse: bool) -> None:
+    cases = Cases()
+    n, steps, batch = hidden, 4, 2
+    small = constant(RNG.standard_normal((4 * n, n)).astype("float32") / 4)
+    state = cases.input(batch, n)
+    gates = cases.input(steps, batch, 4 * n)
+    inputs = [gates, small, state, cases.input(batch, n), weights(3 * n)]
+    for result in make_node("lstm", inputs, {"reverse": reverse}).outputs:
+        cases.add(f"lstm{result.index}", result)
+    gates = cases.input(steps, batch, 3 * n)
+    r = constant(np.asarray(small.data[: 3 * n]))
+    for linear in (False, True):
+        attrs = {"reverse": reverse, "linear_before_reset": linear}
+        for result in make_node("gru", [gates, r, weights(3 * n), state], attrs).outputs:
+            cases.add(f"gru{linear}{result.index}", result)
+    r = constant(np.asarray(small.data[:n]))
+    gates = cases.input(steps, batch, n)
+    for activation in ("tanh", "relu"):
+        attrs = {"reverse": reverse, "activation": activation}
+        for result in make_node("rnn", [gates, r, state], attrs).outputs:
+            cases.add(f"rnn{activation}{result.index}", result)
+    cases.check(tmp_path)

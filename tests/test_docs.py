@@ -1,0 +1,64 @@
+"""What the documents show works: their Python runs, their links and commands exist."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from planish.cli.app import app
+from tests.compiler.small_models import perceptron
+
+ROOT = Path(__file__).parent.parent
+DOCUMENTS = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def blocks(document: Path, language: str) -> list[str]:
+    """The fenced blocks of a language."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", document.read_text(), re.M | re.S)
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_python_examples_run(
+    document: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    examples = blocks(document, "python")
+    if not examples:
+        pytest.skip("has no Python")
+    perceptron(tmp_path / "model.onnx", batch="batch" if document.stem == "README" else 1)
+    monkeypatch.chdir(tmp_path)
+    array = np.random.default_rng(0).standard_normal((1, 12)).astype("f4")
+    names = {"array": array, "__name__": "example"}
+    for example in examples:
+        exec(compile(example, str(document), "exec"), names)
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_links_lead_somewhere(document: Path) -> None:
+    for link in re.findall(r"\]\(([^)#]+)[^)]*\)", document.read_text()):
+        if not link.startswith("http"):
+            assert (document.parent / link).exists(), link
+
+
+def test_commands_and_options_of_the_readme_exist() -> None:
+    text = (ROOT / "README.md").read_text()
+    helps = {
+        name: CliRunner().invoke(app, [name, "--help"], env={"COLUMNS": "200"}).stdout
+        for name in ("compile", "run", "inspect", "targets")
+    }
+    rows = re.findall(r"^\| `planish (\w+)[^`]*` \| (.*) \|$", text, re.M)
+    assert [name for name, _ in rows] == list(helps)
+    for name, row in rows:
+        for option in re.findall(r"(?<=`)--?[\w-]+", row):
+            assert option in helps[name], f"planish {name} has no {option}"
+    assert all("--json" in shown for shown in helps.values())
+
+
+def test_readme_has_one_block_to_install_and_one_to_test() -> None:
+    install, test = blocks(ROOT / "README.md", "bash")
+    assert "planish compile" in install
+    assert "light_squeezenet.onnx" in install
+    assert test == ".venv/bin/python -m pytest\n"
