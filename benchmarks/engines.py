@@ -10,6 +10,7 @@ Commands, one object a line on stdin, one answer a line on stdout:
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -58,6 +59,13 @@ def resident_bytes() -> int:
     return int(fields["VmRSS"].split()[0]) << 10
 
 
+def busy_seconds() -> float:
+    """CPU time that all processes of the machine have used since it started."""
+    with open("/proc/stat", encoding="ascii") as stat:
+        user, nice, system = stat.readline().split()[1:4]
+    return (int(user) + int(nice) + int(system)) / os.sysconf("SC_CLK_TCK")
+
+
 def aligned(array: np.ndarray) -> np.ndarray:
     """A copy that begins at a multiple of 64 bytes, as a caller who minds speed has it."""
     memory = np.empty(array.nbytes + 64, np.uint8)
@@ -96,17 +104,27 @@ class Session:
         }
 
     def time(self, seconds: float) -> dict[str, float]:
-        """Median and least latency of runs for so many seconds, after two that do not count."""
+        """Median and least latency of runs for so many seconds, after two that do not count.
+
+        `others` is how many CPUs other processes used meanwhile, which should be none.
+        """
         assert self._run is not None
         self._run()
         self._run()
         spent: list[float] = []
-        end = time.perf_counter() + seconds
+        began, own, busy = time.perf_counter(), time.process_time(), busy_seconds()
+        end = began + seconds
         while len(spent) < 5 or time.perf_counter() < end:
             begin = time.perf_counter()
             self._run()
             spent.append(time.perf_counter() - begin)
-        return {"median": float(np.median(spent)), "least": min(spent), "runs": len(spent)}
+        others = busy_seconds() - busy - (time.process_time() - own)
+        return {
+            "median": float(np.median(spent)),
+            "least": min(spent),
+            "runs": len(spent),
+            "others": max(0.0, others / (time.perf_counter() - began)),
+        }
 
     def save(self, path: str) -> dict[str, float]:
         """The outputs of one run to an .npz file."""

@@ -37,7 +37,7 @@ EXACT = Tolerance()
 TOLERANCES: dict[str, dict[DType, Tolerance]] = {
     "strict": {
         DType.FLOAT64: Tolerance(of_largest=1e-11, relative=1e-11, floor=1e-12),
-        DType.FLOAT32: Tolerance(of_largest=1e-4, relative=1e-4, floor=1e-6),
+        DType.FLOAT32: Tolerance(of_largest=3e-4, relative=1e-4, floor=1e-6),
         DType.FLOAT16: Tolerance(of_largest=4e-3, relative=4e-3, floor=1e-4),
         DType.BFLOAT16: Tolerance(of_largest=2e-2, relative=2e-2, floor=1e-3),
     },

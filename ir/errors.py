@@ -1,4 +1,4 @@
-"""The one error family of planish; standard library only, so that artefacts load without the compiler."""
+"""The one error family of planish; standard library only: artefacts load without the rest."""
 
 
 class PlanishError(Exception):

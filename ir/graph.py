@@ -13,8 +13,7 @@ from planish.ir.errors import InvalidGraph
 from planish.ir.types import DType, TensorType
 
 if TYPE_CHECKING:
-    from planish.ir.dim import Dim
-    from planish.ir.schedule import Schedule
+    pass
 
 Attr = Any  # bool, int, float, str, DType, Dim, Schedule, None, or a tuple of these
 Attrs = Mapping[str, Attr]
@@ -156,7 +155,9 @@ class Graph:
             found[value].append((None, index))
         return found
 
-    def rebuild(self, rewrite: Callable[[Node, tuple[Value, ...]], Sequence[Value] | None]) -> Graph:
+    def rebuild(
+        self, rewrite: Callable[[Node, tuple[Value, ...]], Sequence[Value] | None]
+    ) -> Graph:
         """A new graph in which each node is replaced by what `rewrite` returns for it.
 
         `rewrite(node, inputs)` gets the node and its already rewritten inputs, producers first,
@@ -168,7 +169,9 @@ class Graph:
             inputs = tuple(new.get(value, value) for value in node.inputs)
             outputs = rewrite(node, inputs)
             if outputs is None:
-                outputs = node.outputs if inputs == node.inputs else with_inputs(node, inputs).outputs
+                outputs = (
+                    node.outputs if inputs == node.inputs else with_inputs(node, inputs).outputs
+                )
             if len(outputs) != len(node.outputs):
                 raise InvalidGraph(
                     f"a rewrite of {node.where()} gave {len(outputs)} values for its "

@@ -1,4 +1,4 @@
-"""Elements of constants as text: shortest decimal that reads back to the same bits, else the bits."""
+"""Elements of constants as text: the shortest decimal that reads back the same, else the bits."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def parse_element(text: str, dtype: DType) -> np.generic | str:
         return np.frombuffer(raw, dtype.numpy)[0]  # type: ignore[no-any-return]
     number = int(text) if dtype.is_integer else float(text)
     with np.errstate(over="ignore"):
-        return np.array(number).astype(dtype.numpy)[()]  # type: ignore[no-any-return]
+        return np.array([number]).astype(dtype.numpy)[0]  # type: ignore[no-any-return]
 
 
 def _bits(element: np.generic | str, dtype: DType) -> int:

@@ -86,5 +86,3 @@ class OpDef:
         """Flops and bytes of one call on static types."""
         moved = sum(t.nbytes for t in (*inputs, *outputs))
         return Cost(self.flops(inputs, outputs, attrs), moved)
-
-

@@ -1,4 +1,4 @@
-"""What a pass, a space or the cost model may know of hardware; detection is in `planish.targets`."""
+"""What passes, spaces and the cost model may know of hardware; `planish.targets` detects it."""
 
 from __future__ import annotations
 

@@ -78,8 +78,8 @@ class DType(enum.Enum):
 def _numpy_type(dtype: DType) -> np.dtype:
     if dtype is DType.STRING:
         return np.dtype(object)
-    custom = getattr(ml_dtypes, dtype.value, None)
-    return np.dtype(custom) if custom is not None else np.dtype(dtype.value)
+    found: np.dtype = np.dtype(getattr(ml_dtypes, dtype.value, dtype.value))
+    return found
 
 
 _NUMPY = {dtype: _numpy_type(dtype) for dtype in DType}

@@ -136,9 +136,7 @@ class _Layout:
         result = make_node(node.op, known, attrs, (), node.provenance)
         return self._unpack(result.output, node)
 
-    def _elementwise_operands(
-        self, node: Node, inputs: tuple[Value, ...]
-    ) -> list[Value | None]:
+    def _elementwise_operands(self, node: Node, inputs: tuple[Value, ...]) -> list[Value | None]:
         channels = node.output.type.static_shape[1]
         if channels % self.block and node.op not in _FINITE:
             return []
@@ -161,9 +159,7 @@ class _Layout:
         attrs = {"axis": 1, "block": self.block}
         return make_node("pack", [_reshaped(value, shape)], attrs, (), node.provenance).output
 
-    def _concat_operands(
-        self, node: Node, inputs: tuple[Value, ...]
-    ) -> list[Value | None]:
+    def _concat_operands(self, node: Node, inputs: tuple[Value, ...]) -> list[Value | None]:
         if node.attrs["axis"] % 4 == 1 and any(
             value.type.static_shape[1] % self.block for value in inputs[:-1]
         ):
@@ -176,9 +172,7 @@ def _is_depthwise(node: Node, inputs: tuple[Value, ...]) -> bool:
     return bool(node.attrs["groups"] == channels == out and per_group == 1 and channels > 1)
 
 
-def _padded(
-    x: Value, before: tuple[int, ...], after: tuple[int, ...], node: Node
-) -> Value:
+def _padded(x: Value, before: tuple[int, ...], after: tuple[int, ...], node: Node) -> Value:
     """Zero padding of H and W as a node of its own: convolution loops stay free of guards."""
     if not any((*before, *after)):
         return x
@@ -190,7 +184,12 @@ def _pool_attrs(node: Node) -> Attrs | None:
     if node.attrs["window"][1] != 1 or node.attrs["strides"][1] != 1:
         return None
     extend = {
-        "window": 1, "strides": 1, "dilations": 1, "before": 0, "after": 0, "counted_after": 0,
+        "window": 1,
+        "strides": 1,
+        "dilations": 1,
+        "before": 0,
+        "after": 0,
+        "counted_after": 0,
     }
     attrs = dict(node.attrs)
     for name, value in extend.items():
@@ -237,7 +236,23 @@ _SPATIAL = {
 
 #: Element-wise ops whose result stays finite on the arbitrary values of surplus channels.
 _FINITE = frozenset(
-    "add sub mul neg abs maximum minimum relu sigmoid tanh erf floor ceil round sign".split()
+    [
+        "add",
+        "sub",
+        "mul",
+        "neg",
+        "abs",
+        "maximum",
+        "minimum",
+        "relu",
+        "sigmoid",
+        "tanh",
+        "erf",
+        "floor",
+        "ceil",
+        "round",
+        "sign",
+    ]
 )
 
 

@@ -62,10 +62,10 @@ def scale_channels(linear: Node, factor: np.ndarray) -> Value | Refusal:
 
 def _scaled(linear: Node, weights: np.ndarray, factor: np.ndarray) -> np.ndarray:
     if linear.op == "matmul":
-        return weights * factor
+        return np.asarray(weights * factor)
     if linear.op == "conv":
-        return weights * factor.reshape(-1, *(1,) * (weights.ndim - 1))
+        return np.asarray(weights * factor.reshape(-1, *(1,) * (weights.ndim - 1)))
     groups = linear.attrs["groups"]  # weights [C, O/groups, *K]: a group's channels stand together
     grouped = weights.reshape(groups, -1, *weights.shape[1:])
     spread = factor.reshape(groups, 1, -1, *(1,) * (weights.ndim - 2))
-    return (grouped * spread).reshape(weights.shape)
+    return np.asarray(grouped * spread).reshape(weights.shape)

@@ -13,7 +13,19 @@ from planish.ir.types import DType
 
 #: Ops whose two inputs may be exchanged without changing a bit of the result.
 COMMUTATIVE = frozenset(
-    "add mul maximum minimum equal and or xor bitwise_and bitwise_or bitwise_xor".split()
+    [
+        "add",
+        "mul",
+        "maximum",
+        "minimum",
+        "equal",
+        "and",
+        "or",
+        "xor",
+        "bitwise_and",
+        "bitwise_or",
+        "bitwise_xor",
+    ]
 )
 
 

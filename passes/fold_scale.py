@@ -27,9 +27,9 @@ def fold_scale(graph: Graph, target: Target) -> Graph:
         %3 = mul(%2, @s)                   %2 = add(%1, a·s + b)
         %4 = add(%3, @b)
 
-    For conv, conv_transpose and matmul with constant weights and no other users; `div` as `mul`.
-    Not exact: weights are rounded once in place of results, an error of the same size. It is
-    refused where the weights would overflow.
+    For conv, conv_transpose and matmul with constant weights and no other users; `div` and
+    `neg` as `mul`. Not exact: weights are rounded once in place of results, an error of the same
+    size. It is refused where the weights would overflow.
     """
     return rewrite(graph, RULES)
 
@@ -40,13 +40,22 @@ def _vector(match: Match, name: str) -> np.ndarray | None:
     return per_channel(match.data(name), linear.output.type, channel_dim(linear))
 
 
+def _factor(match: Match) -> np.ndarray | None:
+    """What the root multiplies the channels by, float64; None if that varies more."""
+    if match.root.op == "neg":
+        linear = match.node("linear")
+        return per_channel(np.array([-1.0]), linear.output.type, channel_dim(linear))
+    factor = _vector(match, "s")
+    if factor is None or match.root.op == "mul":
+        return factor
+    with np.errstate(all="ignore"):
+        return np.asarray(1.0 / factor)
+
+
 def _scale(match: Match) -> Value | Refusal | None:
-    linear, factor = match.node("linear"), _vector(match, "s")
+    linear, factor = match.node("linear"), _factor(match)
     if factor is None:
         return Refusal("the factor varies along more than the channels")
-    if match.root.op == "div":
-        with np.errstate(all="ignore"):
-            factor = 1.0 / factor
     if not np.isfinite(factor).all():
         return Refusal("the factor is not finite")
     addend = None
@@ -76,7 +85,9 @@ _BIASED = op("add", _LINEAR, const("b"), commutative=True, single_use=True)
 RULES = (
     Rule("scale weights", op("mul", _LINEAR, const("s"), commutative=True), _scale),
     Rule("divide weights", op("div", _LINEAR, const("s")), _scale),
+    Rule("negate weights", op("neg", _LINEAR), _scale),
     Rule("scale weights and bias", op("mul", _BIASED, const("s"), commutative=True), _scale),
     Rule("divide weights and bias", op("div", _BIASED, const("s")), _scale),
+    Rule("negate weights and bias", op("neg", _BIASED), _scale),
     Rule("add biases", op("add", _BIASED, const("c"), commutative=True), _add),
 )

@@ -16,13 +16,44 @@ LARGEST_KERNEL = 48
 
 #: Element-wise ops dear enough that computing them twice costs more than a trip to memory.
 _DEAR = frozenset(
-    "exp log log1p sin cos tan asin acos atan sinh cosh tanh asinh acosh atanh sigmoid erf pow "
-    "sqrt div mod reciprocal".split()
+    [
+        "exp",
+        "log",
+        "log1p",
+        "sin",
+        "cos",
+        "tan",
+        "asin",
+        "acos",
+        "atan",
+        "sinh",
+        "cosh",
+        "tanh",
+        "asinh",
+        "acosh",
+        "atanh",
+        "sigmoid",
+        "erf",
+        "pow",
+        "sqrt",
+        "div",
+        "mod",
+        "reciprocal",
+    ]
 )
 
 #: Anchors that read each input element once or a few times, so cheap producers may be inlined.
 _ABSORBING = frozenset(
-    "reduce_sum reduce_mean reduce_max reduce_min reduce_prod softmax log_softmax layer_norm".split()
+    [
+        "reduce_sum",
+        "reduce_mean",
+        "reduce_max",
+        "reduce_min",
+        "reduce_prod",
+        "softmax",
+        "log_softmax",
+        "layer_norm",
+    ]
 )
 
 
@@ -141,7 +172,7 @@ class _Grouping:
         return False
 
     def _feeds_contraction(self, node: Node, group: _Group) -> bool:
-        """True if the node's value reaches, inside the kernel, an anchor that must not inline it."""
+        """True if the node reaches, inside the kernel, an anchor that must not inline it."""
         if group.anchor is None or group.anchor.op in _ABSORBING:
             return False
         inside = {node}

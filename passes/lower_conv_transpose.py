@@ -52,9 +52,7 @@ def _interleave_zeros(match: Match) -> Value:
     window = w.type.static_shape[2:]
     reach = [d * (k - 1) for d, k in zip(attrs["dilations"], window)]
     before = [r - b for r, b in zip(reach, attrs["before"])]
-    after = [
-        r - a + extra for r, a, extra in zip(reach, attrs["after"], attrs["output_padding"])
-    ]
+    after = [r - a + extra for r, a, extra in zip(reach, attrs["after"], attrs["output_padding"])]
     spread = _spread(x, attrs["strides"])
     # What follows the last pixel in `spread` are zeros as padding is, stride - 1 of them.
     after = [a - (s - 1) for a, s in zip(after, attrs["strides"])]

@@ -116,7 +116,7 @@ class Search:
         """The first match, or None."""
         if not _accepts(pattern, root):
             return None
-        start = [(pattern, root.output)]
+        start: list[tuple[Pattern, Value]] = [(pattern, root.output)]
         states: list[_State] = [(start, {}, ())]
         while states:
             goals, captured, nodes = states.pop()

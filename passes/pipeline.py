@@ -9,12 +9,12 @@ from planish.ir.errors import PassError, UnsupportedModel
 from planish.ir.graph import Graph
 from planish.ir.target import Target
 from planish.ir.verifier import verify as verify_graph
+from planish.passes.assign_layout import assign_layout
 from planish.passes.canonicalize_conv import canonicalize_conv
 from planish.passes.eliminate_common_subexpressions import eliminate_common_subexpressions
 from planish.passes.fold_batch_norm import fold_batch_norm
 from planish.passes.fold_constants import fold_constants
 from planish.passes.fold_scale import fold_scale
-from planish.passes.assign_layout import assign_layout
 from planish.passes.fuse import fuse
 from planish.passes.lower_conv_transpose import lower_conv_transpose
 from planish.passes.lower_resize import lower_resize

@@ -63,7 +63,9 @@ def rewrite(
             break
         graph = after
     for event in (*fired, *sweep.refused):
-        _log.debug("%s at %s%s", event.rule, event.where, f": {event.refused}" * bool(event.refused))
+        _log.debug(
+            "%s at %s%s", event.rule, event.where, f": {event.refused}" * bool(event.refused)
+        )
     if trace is not None:
         trace += [*fired, *sweep.refused]
     return graph
@@ -111,7 +113,8 @@ class _Sweep:
             if node.outputs[0] in self.settled:
                 stack.pop()
                 continue
-            waiting = [v.node for v in self._needs(node) if self._is_pending(v)]
+            needs = [v for v in self._needs(node) if isinstance(v, Result)]
+            waiting = [v.node for v in needs if v not in self.settled]
             if waiting:
                 stack.extend(reversed(waiting))
             elif not self._settle(node):
@@ -124,9 +127,6 @@ class _Sweep:
     def _needs(self, node: Node) -> Sequence[Value]:
         replacement = self.instead.get(node.outputs[0])
         return node.inputs if replacement is None else (replacement,)
-
-    def _is_pending(self, value: Value) -> bool:
-        return isinstance(value, Result) and value not in self.settled
 
     def _settle(self, node: Node) -> bool:
         """Settle a node whose inputs are settled; True if it was replaced and must come again."""

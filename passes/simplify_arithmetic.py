@@ -156,7 +156,9 @@ _X, _Y = value("x"), value("y")
 _C = const("c")
 
 
-def _with(name: str, number: float, where: Callable[[float], Callable[[Constant], bool]]) -> Operation:
+def _with(
+    name: str, number: float, where: Callable[[float], Callable[[Constant], bool]]
+) -> Operation:
     """The op `name` of x and a constant that is `number` everywhere, on the right side."""
     return op(name, _X, const("c", where(number)), commutative=name in ("add", "mul", "maximum"))
 

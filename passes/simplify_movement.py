@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 from planish.ir.builder import emit
 from planish.ir.dim import DimLike
@@ -36,13 +37,13 @@ def _scales_nothing(node: Node) -> bool:
 
 
 def _is_identity(node: Node) -> bool:
-    return node.attrs["perm"] == tuple(range(len(node.attrs["perm"])))
+    return list(node.attrs["perm"]) == sorted(node.attrs["perm"])
 
 
 def _moves_ones_only(node: Node) -> bool:
     shape, perm = node.inputs[0].type.shape, node.attrs["perm"]
     moved = [axis for axis in perm if shape[axis] != 1]
-    return not _is_identity(node) and moved == sorted(moved)
+    return not _is_identity(node) and all(a < b for a, b in pairwise(moved))
 
 
 def _reduces_ones_only(node: Node) -> bool:
@@ -86,7 +87,9 @@ def _compose_pads(match: Match) -> Value | None:
     if (inner["mode"], outer["mode"]) != ("constant", "constant"):
         return None
     sides = ("before", "after")
-    if inner["value"] != outer["value"] or any(min(a[s]) < 0 for a in (inner, outer) for s in sides):
+    if inner["value"] != outer["value"] or any(
+        min(a[s]) < 0 for a in (inner, outer) for s in sides
+    ):
         return None
     before, after = (tuple(a + b for a, b in zip(inner[s], outer[s])) for s in sides)
     return emit("pad", match["x"], before=before, after=after, value=inner["value"])
@@ -107,7 +110,10 @@ def _select(match: Match) -> Value | None:
     shape = data.type.shape
     if indices.size != 1 or not all(isinstance(dim, int) for dim in shape):
         return None
-    index = int(indices.reshape(-1)[0]) % int(shape[axis])  # type: ignore[arg-type]
+    extent, index = int(shape[axis]), int(indices.reshape(-1)[0])  # type: ignore[arg-type]
+    if not -extent <= index < extent:
+        return None
+    index %= extent
     starts = tuple(index if i == axis else 0 for i in range(len(shape)))
     stops = tuple(index + 1 if i == axis else dim for i, dim in enumerate(shape))
     one = emit("slice", data, starts=starts, stops=stops, steps=(1,) * len(shape))
@@ -183,10 +189,9 @@ def _reshape_after(match: Match) -> Value | None:
         return None
     inputs: list[Value] = []
     for operand in node.inputs:
+        moved: Value | None = _reshape_source(match, operand)
         if isinstance(operand, Constant):
             moved = _follow(operand, first.type.shape, node.output.type.shape)
-        else:
-            moved = _reshape_source(match, operand)
         if moved is None:
             return None
         inputs.append(moved)
@@ -232,7 +237,9 @@ RULES: tuple[Rule, ...] = (
     Rule("same shape", op(("reshape", "broadcast_to"), _X, where=_keeps_type), _x),
     Rule("reshape twice", op("reshape", op("reshape", _X)), _reshape_x),
     Rule("identity transpose", op("transpose", _X, where=_is_identity), _x),
-    Rule("transpose twice", op("transpose", op("transpose", _X, name="inner")), _compose_transposes),
+    Rule(
+        "transpose twice", op("transpose", op("transpose", _X, name="inner")), _compose_transposes
+    ),
     Rule("transpose of ones", op("transpose", _X, where=_moves_ones_only), _as_reshape),
     Rule("whole slice", op("slice", _X, where=_is_whole_slice), _x),
     Rule("slice twice", op("slice", op("slice", _X, name="inner")), _compose_slices),

@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import tvm
-from planish.ir.target import Target
 from tvm import s_tir, tirx
 from tvm_ffi.structural import structural_map
+
+from planish.ir.target import Target
 
 #: Bytes that one function may keep in its stack frame; larger buffers come from the runtime.
 STACK_BYTES = 128 * 1024

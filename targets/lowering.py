@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
+from tvm import te, tirx
 
 from planish.ir.errors import ScheduleError, TargetError
 from planish.ir.graph import Constant, Graph, Node, Value
@@ -17,7 +18,6 @@ from planish.targets.expressions.elementwise import ELEMENTWISE, const, elementw
 from planish.targets.expressions.movement import MOVEMENT, movement, reshaped
 from planish.targets.expressions.view import Stages, View, stored
 from planish.targets.replay import replay
-from tvm import te, tirx
 
 Anchor = Callable[[Node, Sequence[View], Stages, Schedule], View]
 
@@ -46,7 +46,20 @@ LOWERED = frozenset((*ANCHORS, *ELEMENTWISE, *MOVEMENT, *EMITTERS))
 
 #: Element types that kernels compute with.
 COMPUTED = frozenset(
-    "float64 float32 float16 int64 int32 int16 int8 uint64 uint32 uint16 uint8 bool".split()
+    [
+        "float64",
+        "float32",
+        "float16",
+        "int64",
+        "int32",
+        "int16",
+        "int8",
+        "uint64",
+        "uint32",
+        "uint16",
+        "uint8",
+        "bool",
+    ]
 )
 
 

@@ -43,7 +43,7 @@ def plan_memory(graph: Graph) -> MemoryPlan:
 
     Model inputs and outputs are the caller's buffers; the arena holds what lies between.
     """
-    places = {value: Arg("input", i) for i, value in enumerate(graph.inputs)}
+    places: dict[Value, Arg] = {v: Arg("input", i) for i, v in enumerate(graph.inputs)}
     for index, value in enumerate(graph.outputs):
         places[storage(value)] = Arg("output", index)
     weights, total = _place_weights(graph, places)
@@ -86,9 +86,7 @@ def lifetimes(graph: Graph) -> list[Buffer]:
                 last[owner] = number
         for value in node.outputs:
             first[value] = last[value] = number
-    return [
-        Buffer(value, value.type.nbytes, first[value], last[value]) for value in first
-    ]
+    return [Buffer(value, value.type.nbytes, first[value], last[value]) for value in first]
 
 
 def assign_offsets(buffers: Sequence[Buffer]) -> list[int]:
@@ -99,9 +97,7 @@ def assign_offsets(buffers: Sequence[Buffer]) -> list[int]:
     for index in order:
         buffer = buffers[index]
         size = _aligned(buffer.nbytes)
-        begin = _lowest_gap(
-            ((b, e) for b, e, other in placed if _overlap(buffer, other)), size
-        )
+        begin = _lowest_gap(((b, e) for b, e, other in placed if _overlap(buffer, other)), size)
         offsets[index] = begin
         placed.append((begin, begin + size, buffer))
         placed.sort(key=lambda entry: entry[0])

@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from tvm import s_tir, tirx
+
 from planish.ir.errors import ScheduleError
 from planish.ir.schedule import Schedule
 from planish.targets.expressions.view import Stages
-from tvm import s_tir, tirx
 
 Loop = Any  # a TVM loop random variable
 Block = Any  # a TVM block random variable
@@ -52,7 +53,7 @@ class _Replay:
     def named(self, stage: str) -> dict[str, Loop]:
         """The stage's own loops by name, outermost first."""
         if stage not in self.loops:
-            names = self.axes[stage] if stage in self.axes else ()
+            names = self.axes.get(stage, ())
             loops = self.schedule.get_loops(self.block(stage))
             self.loops[stage] = dict(zip(names, loops[-len(names) :]))
         return self.loops[stage]

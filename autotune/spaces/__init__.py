@@ -12,9 +12,7 @@ from planish.ir.ops import op_def
 SPACES: dict[str, Space] = {
     module.SPACE.name: module.SPACE for module in (pointwise, conv, matmul, rows, window, loops)
 }
-_BY_ANCHOR = {
-    anchor: space for space in SPACES.values() for anchor in space.anchors
-}
+_BY_ANCHOR = {anchor: space for space in SPACES.values() for anchor in space.anchors}
 
 
 def space_of(kernel: Node) -> Space:

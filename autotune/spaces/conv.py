@@ -129,6 +129,4 @@ def directives(kernel: Node, target: Target, choices: Choices) -> Steps:
     return steps
 
 
-SPACE = Space(
-    "conv", ("blocked_conv", "blocked_depthwise_conv"), options, pick, directives
-)
+SPACE = Space("conv", ("blocked_conv", "blocked_depthwise_conv"), options, pick, directives)

@@ -47,7 +47,7 @@ def has_rows(kernel: Node) -> bool:
 
 
 def options(kernel: Node, target: Target) -> Mapping[str, tuple[Any, ...]]:
-    """Choices: `lanes` (interleaved partial results), `vector` (lanes of the output), `parallel`."""
+    """Choices: `lanes` (partial results), `vector` (lanes of the output), `parallel`."""
     lanes = target.lanes(_anchor(kernel).inputs[0].type.dtype.itemsize)
     return {
         "rows": (True,),

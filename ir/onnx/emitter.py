@@ -11,7 +11,6 @@ from planish.ir.errors import UnsupportedModel
 from planish.ir.graph import Attrs, Constant, Node, Result, Value, constant
 from planish.ir.onnx.sizes import Sizes, Undecided, evaluate, sizes_value
 from planish.ir.reference import run_node
-from planish.ir.types import DType
 
 
 class Emitter:
@@ -28,12 +27,12 @@ class Emitter:
         self, op: str, inputs: Sequence[Value], attrs: Attrs, provenance: Sequence[str]
     ) -> tuple[Value, ...]:
         """The outputs of a new node, or the known contents where inputs are sizes."""
-        if any(isinstance(value, Sizes) for value in inputs):
-            return (self._sizes(op, inputs, attrs, provenance),)
-        first = inputs[0] if inputs else None
-        if op == "reshape" and isinstance(first, Constant) and _static(attrs["shape"]):
-            return (constant(first.data.reshape(attrs["shape"]), first.name),)  # a view
         node = make_node(op, inputs, attrs, provenance=provenance)
+        if any(isinstance(value, Sizes) for value in inputs):
+            return (self._sizes(node),)
+        first = inputs[0] if inputs else None
+        if op == "reshape" and isinstance(first, Constant):
+            return (constant(first.data.reshape(node.output.type.static_shape), first.name),)
         if all(self._is_fixed(value) for value in inputs):
             self._fixed.add(node)
         return node.outputs
@@ -76,37 +75,19 @@ class Emitter:
                 ]
                 self._data.update(zip(node.outputs, run_node(node, arrays)))
 
-    def _sizes(
-        self, op: str, inputs: Sequence[Value], attrs: Attrs, provenance: Sequence[str]
-    ) -> Value:
-        """Contents of an op on sizes; UnsupportedModel if they are mixed with computed data."""
-        arrays = [self.contents(value) for value in inputs]
+    def _sizes(self, node: Node) -> Value:
+        """Contents of a node on sizes; UnsupportedModel if they are mixed with computed data."""
+        arrays = [self.contents(value) for value in node.inputs]
         known = [array.astype(object) for array in arrays if array is not None]
         try:
             if len(known) < len(arrays):
                 raise Undecided
-            contents = evaluate(op, known, attrs)
+            contents = evaluate(node.op, known, node.attrs)
         except Undecided:
-            dims = sorted({str(d) for v in inputs if isinstance(v, Sizes) for d in v.contents.flat})
+            sizes = [value for value in node.inputs if isinstance(value, Sizes)]
+            dims = sorted({str(d) for value in sizes for d in value.contents.flat})
             raise UnsupportedModel(
-                f"computes {op} on the size of a dynamic dimension ({', '.join(dims)}); "
-                f"fix it with --dim"
+                f"computes {node.op} on the size of a dynamic dimension ({', '.join(dims)}); "
+                f"fix it by --dim"
             ) from None
-        return sizes_value(contents, _dtype(op, inputs, attrs))
-
-
-_COMPARISONS = frozenset({"equal", "less", "less_equal", "greater", "greater_equal"})
-
-
-def _dtype(op: str, inputs: Sequence[Value], attrs: Attrs) -> DType:
-    """Element type of an op on sizes."""
-    if op in _COMPARISONS:
-        return DType.BOOL
-    if op == "cast":
-        to: DType = attrs["to"]
-        return to
-    return inputs[1 if op == "where" else 0].type.dtype
-
-
-def _static(shape: Sequence[object]) -> bool:
-    return all(isinstance(dim, int) for dim in shape)
+        return sizes_value(contents, node.output.type.dtype)

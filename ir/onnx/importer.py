@@ -294,9 +294,11 @@ class _Importer:
         known: bool,
     ) -> None:
         """Opens the branch of an If that its constant condition takes."""
-        if not known or inputs[0] is None:
+        if not known:
             self._bind(frame, node, [None] * len(node.output))
             return
+        if not inputs or inputs[0] is None:
+            raise InvalidModel(f"{_spell(node, label)} lacks its condition")
         condition = self._emitter.contents(inputs[0])
         if condition is None:
             raise UnsupportedModel("control flow whose condition is computed at run time")

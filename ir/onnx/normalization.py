@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from planish.ir.errors import UnsupportedModel
+from planish.ir.errors import InvalidModel, UnsupportedModel
 from planish.ir.graph import Value
 from planish.ir.onnx.call import Call
 from planish.ir.onnx.reduction import p_norm
@@ -114,6 +114,8 @@ def _grouped(call: Call, x: Value) -> tuple[int, Value]:
     size = 1
     for dim in rest:
         size *= dim
+    if groups < 1:
+        raise InvalidModel(f"node '{call.label}' ({call.op}) has {groups} groups")
     return groups, call.reshape(x, (x.type.shape[0], groups, size // groups))
 
 

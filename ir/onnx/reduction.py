@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from planish.ir.errors import UnsupportedModel
+from planish.ir.errors import InvalidModel, UnsupportedModel
 from planish.ir.graph import Value
 from planish.ir.onnx.call import Call, Converter
 from planish.ir.types import DType
@@ -125,6 +125,8 @@ def _spatial(call: Call) -> tuple[int, ...]:
 
 def p_norm(call: Call, x: Value, axes: tuple[int, ...], p: int) -> Value:
     """(Σ |x|ᵖ)^(1/p), axes kept."""
+    if p < 1:
+        raise InvalidModel(f"node '{call.label}' ({call.op}) takes a norm with p={p}")
     if p == 1:
         return l1(call, x, axes, True)
     if p == 2:

@@ -116,9 +116,10 @@ def _matrix(sampling: Sampling, filter_: Filter) -> np.ndarray:
 def _kernel(distance: np.ndarray, filter_: Filter) -> np.ndarray:
     """Weight at a distance: the hat, or Keys' cubic with parameter a."""
     if filter_.mode == "linear":
-        return np.maximum(1 - distance, 0)
+        hat: np.ndarray = np.maximum(1 - distance, 0)
+        return hat
     a, d = filter_.cubic_a, distance
-    near = ((a + 2) * d - (a + 3)) * d * d + 1
+    near: np.ndarray = ((a + 2) * d - (a + 3)) * d * d + 1
     far = ((a * d - 5 * a) * d + 8 * a) * d - 4 * a
     return np.where(d <= 1, near, np.where(d < 2, far, 0.0))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -47,6 +47,7 @@ def _upsample(call: Call, scales: Sequence[float]) -> Value:
         Sampling(dim, math.floor(dim * scale), float(scale), "asymmetric")
         for dim, scale in zip(shape, scales)
     ]
+    _require_sizes(call, axes)
     return _emit(call, axes, Filter(_mode(call), "floor", -0.75, False, False))
 
 
@@ -87,6 +88,8 @@ def _samplings(call: Call) -> dict[int, Sampling]:
     if coordinate not in _COORDINATES:
         raise UnsupportedModel(f"its coordinate transformation '{coordinate}' is not known")
     shape = call.static_shape(call.value(0))
+    if 0 in shape:
+        raise UnsupportedModel("resizes an empty tensor")
     given = call.integers("axes", tuple(range(len(shape))))
     axes = [call.axis(axis, len(shape)) for axis in given]
     roi = _roi(call, len(axes)) if coordinate == _CROP else [(0.0, 1.0)] * len(axes)
@@ -106,10 +109,21 @@ def _samplings(call: Call) -> dict[int, Sampling]:
         raise InvalidModel(
             f"node '{call.label}' (Resize) has {len(pairs)} scales or sizes for {len(axes)} axes"
         )
-    return {
+    samplings = {
         axis: Sampling(dim, size, float(scale), coordinate, start, end)
         for axis, dim, (size, scale), (start, end) in zip(axes, dims, pairs, roi)
     }
+    _require_sizes(call, samplings.values())
+    return samplings
+
+
+def _require_sizes(call: Call, samplings: Iterable[Sampling]) -> None:
+    for sampling in samplings:
+        if sampling.resized < 1 or not sampling.scale > 0:
+            raise InvalidModel(
+                f"node '{call.label}' ({call.op}) resizes {sampling.size} elements to "
+                f"{sampling.resized}, by {sampling.scale:g}"
+            )
 
 
 def _roi(call: Call, axes: int) -> list[tuple[float, float]]:

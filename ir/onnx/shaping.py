@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate
 
 from planish.ir.dim import Dim, DimLike
 from planish.ir.errors import InvalidModel, UnsupportedModel
@@ -113,26 +114,25 @@ def split(call: Call) -> list[Value | None]:
 def _split(call: Call, sizes: Sequence[int] | None, parts: int) -> list[Value | None]:
     x = call.value(0)
     axis = call.axis(call.integer("axis", 0), x.type.rank)
-    stops: list[DimLike]
+    dim = x.type.shape[axis]
     if sizes is None:
-        size = _part(x.type.shape[axis], parts)
-        starts = [size * i for i in range(parts)]
-        stops = [*starts[1:], x.type.shape[axis]]
-    else:
-        stops = [sum(sizes[: i + 1]) for i in range(len(sizes))]
-        starts = [0, *stops[:-1]]
-        if isinstance(x.type.shape[axis], int) and stops[-1] != x.type.shape[axis]:
-            raise InvalidModel(
-                f"node '{call.label}' (Split) splits axis {axis} of {x.type} into {list(sizes)}"
-            )
-    return [call.crop(x, axis, start, stop) for start, stop in zip(starts, stops)]
+        sizes = _equal_parts(call, dim, parts)
+    elif min(sizes, default=0) < 0 or (isinstance(dim, int) and sum(sizes) != dim):
+        raise InvalidModel(
+            f"node '{call.label}' (Split) splits axis {axis} of {x.type} into {list(sizes)}"
+        )
+    stops = list(accumulate(sizes))
+    return [call.crop(x, axis, stop - size, stop) for size, stop in zip(sizes, stops)]
 
 
-def _part(dim: DimLike, parts: int) -> int:
-    """Size of all parts but the last, which may be smaller."""
+def _equal_parts(call: Call, dim: DimLike, parts: int) -> list[int]:
+    """Sizes of parts, of which the last may be smaller."""
     if isinstance(dim, Dim):
         raise UnsupportedModel(f"splits the dynamic dimension {dim}; fix it by --dim")
-    return -(-dim // parts)
+    size = -(-dim // max(1, parts))
+    if parts < 1 or size * (parts - 1) > dim:
+        raise InvalidModel(f"node '{call.label}' (Split) splits {dim} elements into {parts} parts")
+    return [size] * (parts - 1) + [dim - size * (parts - 1)]
 
 
 def expand(call: Call) -> Value:
@@ -161,31 +161,40 @@ def tile(call: Call) -> Value:
 
 def depth_to_space(call: Call) -> Value:
     """DepthToSpace of [N, C, H, W]; DCR order unless the mode says CRD."""
-    x, block = call.value(0), call.integer("blocksize")
-    mode = call.text("mode", "DCR")
+    x, block, mode = call.value(0), _block(call), _mode(call)
     n, depth, height, width = _image(call, x)
+    rest = depth // block**2
     if mode == "DCR":
-        apart = call.reshape(x, (n, block, block, depth // block**2, height, width))
+        apart = call.reshape(x, (n, block, block, rest, height, width))
         moved = call.transpose(apart, (0, 3, 4, 1, 5, 2))
-    elif mode == "CRD":
-        apart = call.reshape(x, (n, depth // block**2, block, block, height, width))
-        moved = call.transpose(apart, (0, 1, 4, 2, 5, 3))
     else:
-        raise UnsupportedModel(f"its mode '{mode}' is neither DCR nor CRD")
-    return call.reshape(moved, (n, depth // block**2, height * block, width * block))
+        apart = call.reshape(x, (n, rest, block, block, height, width))
+        moved = call.transpose(apart, (0, 1, 4, 2, 5, 3))
+    return call.reshape(moved, (n, rest, height * block, width * block))
 
 
 def space_to_depth(call: Call) -> Value:
     """SpaceToDepth of [N, C, H, W]; the mode came with opset 28."""
-    x, block = call.value(0), call.integer("blocksize")
+    x, block, mode = call.value(0), _block(call), _mode(call)
     n, depth, height, width = _image(call, x)
     apart = call.reshape(x, (n, depth, height // block, block, width // block, block))
-    orders = {"DCR": (0, 3, 5, 1, 2, 4), "CRD": (0, 1, 3, 5, 2, 4)}
-    mode = call.text("mode", "DCR")
-    if mode not in orders:
-        raise UnsupportedModel(f"its mode '{mode}' is neither DCR nor CRD")
-    moved = call.transpose(apart, orders[mode])
+    order = (0, 3, 5, 1, 2, 4) if mode == "DCR" else (0, 1, 3, 5, 2, 4)
+    moved = call.transpose(apart, order)
     return call.reshape(moved, (n, depth * block**2, height // block, width // block))
+
+
+def _block(call: Call) -> int:
+    block = call.integer("blocksize")
+    if block < 1:
+        raise InvalidModel(f"node '{call.label}' ({call.op}) has the block size {block}")
+    return block
+
+
+def _mode(call: Call) -> str:
+    mode = call.text("mode", "DCR")
+    if mode not in ("DCR", "CRD"):
+        raise UnsupportedModel(f"its mode '{mode}' is neither DCR nor CRD")
+    return mode
 
 
 def _image(call: Call, x: Value) -> tuple[DimLike, DimLike, DimLike, DimLike]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from planish.ir.dim import Dim, dim_max, dim_min
+from planish.ir.errors import InvalidGraph
 from planish.ir.graph import Attrs, Value, constant
 from planish.ir.types import DType, TensorType
 
@@ -112,6 +113,9 @@ def _gather(inputs: Sequence[np.ndarray], attrs: Attrs) -> object:
     data, indices = inputs
     if any(isinstance(item, Dim) for item in indices.flat):
         raise Undecided
+    size = data.shape[attrs["axis"]]
+    if any(not -size <= index < size for index in indices.flat):
+        raise InvalidGraph(f"an index of {indices.tolist()} lies outside {size} elements")
     return np.take(data, indices.astype(np.int64), axis=attrs["axis"])
 
 

@@ -48,7 +48,7 @@ def _infer_gather(inputs: Types, attrs: Attrs) -> tuple[TensorType, ...]:
 def _gather(arrays: Arrays, attrs: Attrs) -> tuple[np.ndarray, ...]:
     data, indices = arrays
     axis = attrs["axis"]
-    return (np.take(data, _in_range(indices, data.shape[axis], axis), axis=axis),)
+    return (np.asarray(np.take(data, _in_range(indices, data.shape[axis], axis), axis=axis)),)
 
 
 def _need_element_indices(data: TensorType, indices: TensorType, axis: int) -> None:
@@ -114,7 +114,7 @@ def _tuple_places(data: np.ndarray, indices: np.ndarray, batch: int) -> tuple[np
 
 def _gather_nd(arrays: Arrays, attrs: Attrs) -> tuple[np.ndarray, ...]:
     data, indices = arrays
-    return (data[_tuple_places(data, indices, attrs["batch_dims"])],)
+    return (np.asarray(data[_tuple_places(data, indices, attrs["batch_dims"])]),)
 
 
 def _need_reduction(data: TensorType, updates: TensorType, attrs: Attrs) -> None:

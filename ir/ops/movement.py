@@ -78,8 +78,7 @@ def _infer_slice(inputs: Types, attrs: Attrs) -> tuple[TensorType, ...]:
 def _slice_length(size: DimLike, start: DimLike, stop: DimLike, step: int) -> DimLike:
     if step == 0:
         raise InvalidGraph("the step of a slice must not be 0")
-    static_range = isinstance(size, int) and isinstance(start, int) and isinstance(stop, int)
-    if static_range and isinstance(size, int) and isinstance(start, int) and isinstance(stop, int):
+    if isinstance(size, int) and isinstance(start, int) and isinstance(stop, int):
         inside = (
             0 <= start <= size and 0 <= stop <= size
             if step > 0
@@ -130,9 +129,11 @@ def _infer_pad(inputs: Types, attrs: Attrs) -> tuple[TensorType, ...]:
         raise InvalidGraph(f"only mode 'constant' can crop, got {mode} with {widths!r}")
     for size, pair in zip(x.shape, widths):
         _need_source(mode, size, pair)
+    for size, pair in zip(x.shape, widths):
+        _, most = bounds(size + sum(n for n in pair if isinstance(n, int) and n < 0))
+        if most is not None and most < 0:
+            raise InvalidGraph(f"{x} is cropped by more than it has: {widths!r}")
     shape = tuple(size + before + after for size, (before, after) in zip(x.shape, widths))
-    if any(isinstance(size, int) and size < 0 for size in shape):
-        raise InvalidGraph(f"{x} is cropped by more than it has: {widths!r}")
     return (TensorType(x.dtype, shape),)
 
 

@@ -10,13 +10,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from tvm import tirx
+from tvm.script.ir_builder import IRBuilder
+from tvm.tirx.script import builder as T
+
 from planish.ir.graph import Node
 from planish.targets.expressions.elementwise import relu
 from planish.targets.expressions.vector_math import sigmoid, tanh
 from planish.targets.expressions.view import Expr
-from tvm import tirx
-from tvm.script.ir_builder import IRBuilder
-from tvm.tirx.script import builder as T
 
 Buffer = Any  # a TVM buffer variable
 
@@ -176,11 +177,11 @@ def _rows(
         with T.unroll(0, group) as g, T.vectorized(0, lanes) as v:
             T.buffer_store(partial, zero, [g, v])
         if whole:
-            with T.serial(0, whole // lanes) as k, T.unroll(0, group) as g:
-                with T.vectorized(0, lanes) as v:
-                    at = k * lanes + v
-                    product = weights[first + block * group + g, at] * state(at)
-                    T.buffer_store(partial, partial[g, v] + product, [g, v])
+            block_of_lanes = T.serial(0, whole // lanes)
+            with block_of_lanes as k, T.unroll(0, group) as g, T.vectorized(0, lanes) as v:
+                at = k * lanes + v
+                product = weights[first + block * group + g, at] * state(at)
+                T.buffer_store(partial, partial[g, v] + product, [g, v])
         with T.unroll(0, group) as g:
             row = block * group + g
             total = start(row)

@@ -9,11 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from tvm import te, tirx
+
 from planish.ir.graph import Node
 from planish.ir.schedule import Schedule
 from planish.targets.expressions.elementwise import aligned, const
 from planish.targets.expressions.view import Expr, Indices, Stages, View
-from tvm import te, tirx
+
+_BLOCKED = ("n", "oc", "oh", "ow", "oci")
 
 
 def _round_up(extent: int, tile: int) -> int:
@@ -24,10 +27,8 @@ def _held(index: Expr, extent: int, needed: bool) -> Expr:
     return tirx.min(index, extent - 1) if needed else index
 
 
-def blocked_conv(
-    node: Node, inputs: Sequence[View], stages: Stages, schedule: Schedule
-) -> View:
-    """x[N,I,H,W,i], w[O,I,KH,KW,i,o]; with choice `flatten` (1x1, stride 1) H and W are one axis."""
+def blocked_conv(node: Node, inputs: Sequence[View], stages: Stages, schedule: Schedule) -> View:
+    """x[N,I,H,W,i], w[O,I,KH,KW,i,o]; `flatten` (1x1, stride 1): H and W are one axis."""
     x, w = inputs
     n, ob, oh, ow, oci = node.output.type.static_shape
     icb, kh, kw, ici = w.shape[1:5]
@@ -43,8 +44,8 @@ def blocked_conv(
             at = (tirx.floordiv(p, ow), tirx.floormod(p, ow))
             return x.read((idx[0], r[0], *at, r[3])) * w.read((idx[1], *r, idx[3]))
 
-        shape, axes = (n, ob, padded, oci), ("n", "oc", "ow", "oci")
-        acc = stages.reduce("acc", shape, reduced, flat, te.sum, axes)
+        axes = ("n", "oc", "ow", "oci")
+        acc = stages.reduce("acc", (n, ob, padded, oci), reduced, flat, te.sum, axes)
         return View((n, ob, pixels, oci), x.dtype, acc.read)
     padded = _round_up(ow, tile)
     width = x.shape[3]
@@ -54,8 +55,7 @@ def blocked_conv(
         at = (idx[0], r[0], idx[2] * sh + r[1] * dh, column, r[3])
         return x.read(at) * w.read((idx[1], *r, idx[4]))
 
-    shape, axes = (n, ob, oh, padded, oci), ("n", "oc", "oh", "ow", "oci")
-    acc = stages.reduce("acc", shape, reduced, element, te.sum, axes)
+    acc = stages.reduce("acc", (n, ob, oh, padded, oci), reduced, element, te.sum, _BLOCKED)
     return View((n, ob, oh, ow, oci), x.dtype, acc.read)
 
 
@@ -75,8 +75,8 @@ def blocked_depthwise_conv(
         at = (idx[0], idx[1], idx[2] * sh + r[0] * dh, column, idx[4])
         return x.read(at) * w.read((idx[1], *r, idx[4]))
 
-    shape, axes = (n, cb, oh, padded, ci), ("n", "oc", "oh", "ow", "oci")
-    acc = stages.reduce("acc", shape, [("kh", kh), ("kw", kw)], element, te.sum, axes)
+    reduced = [("kh", kh), ("kw", kw)]
+    acc = stages.reduce("acc", (n, cb, oh, padded, ci), reduced, element, te.sum, _BLOCKED)
     return View((n, cb, oh, ow, ci), x.dtype, acc.read)
 
 

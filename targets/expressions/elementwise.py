@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from tvm import tirx
+
 from planish.ir.errors import TargetError
 from planish.ir.graph import Constant, Node
 from planish.targets.expressions import vector_math
 from planish.targets.expressions.view import Expr, Indices, View, dtype_of, with_names
-from tvm import tirx
 
 
 def is_float(expr: Expr) -> bool:
@@ -64,9 +65,7 @@ def _modulo(a: Expr, b: Expr, node: Node) -> Expr:
     if not is_float(a):
         return tirx.floormod(a, b)
     rest = _libm("fmod", a, b)
-    differs = tirx.And(
-        tirx.NE(rest, like(0, a)), tirx.NE(_negative(rest), _negative(b))
-    )
+    differs = tirx.And(tirx.NE(rest, like(0, a)), tirx.NE(_negative(rest), _negative(b)))
     return tirx.Select(differs, rest + b, rest)
 
 
@@ -147,7 +146,20 @@ def _libm_unary(name: str) -> Callable[[Expr], Expr]:
 
 _LIBM = {
     name: _libm_unary(name)
-    for name in "log1p sin cos tan asin acos atan sinh cosh asinh acosh atanh".split()
+    for name in [
+        "log1p",
+        "sin",
+        "cos",
+        "tan",
+        "asin",
+        "acos",
+        "atan",
+        "sinh",
+        "cosh",
+        "asinh",
+        "acosh",
+        "atanh",
+    ]
 }
 
 UNARY: dict[str, Callable[[Expr], Expr]] = {

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
+from tvm import tirx
+
 from planish.ir.graph import Node
 from planish.targets.expressions.elementwise import aligned, const
 from planish.targets.expressions.view import Bindings, Expr, Indices, View, dtype_of
-from tvm import tirx
 
 Index = Callable[[Indices], Indices]
 
@@ -208,9 +209,7 @@ def _gather_nd(node: Node, inputs: Sequence[View], bindings: Bindings) -> Callab
 
     def read(idx: Indices) -> Expr:
         chosen = tuple(
-            wrapped(
-                indices.read((*idx[:lead], tirx.const(k, "int32"))), data.shape[batch + k]
-            )
+            wrapped(indices.read((*idx[:lead], tirx.const(k, "int32"))), data.shape[batch + k])
             for k in range(depth)
         )
         return data.read((*idx[:batch], *chosen, *idx[lead:]))

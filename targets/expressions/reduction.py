@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
+from tvm import te, tirx
 
 from planish.ir.graph import Node
 from planish.ir.schedule import Schedule
@@ -13,7 +14,6 @@ from planish.targets.expressions.elementwise import const, like, maximum, minimu
 from planish.targets.expressions.movement import reshaped
 from planish.targets.expressions.vector_math import exp, log
 from planish.targets.expressions.view import Expr, Indices, Stages, View, dtype_of, once
-from tvm import te, tirx
 
 Combine = Callable[..., Expr]
 
@@ -40,8 +40,7 @@ JOIN: dict[str, tuple[Callable[[Expr, Expr], Expr], Callable[[str], Expr]]] = {
     "min": (lambda a, b: once(b, lambda value: minimum(a, value)), highest),
 }
 COMBINE: dict[str, Combine] = {
-    name: te.comm_reducer(join, identity, name=name)
-    for name, (join, identity) in JOIN.items()
+    name: te.comm_reducer(join, identity, name=name) for name, (join, identity) in JOIN.items()
 }
 _KIND = {
     "reduce_sum": "sum",
@@ -63,8 +62,8 @@ def reduce_rows(
 ) -> View:
     """⊕ over k < length of element(idx, k), as `lanes` interleaved partial results and a tail.
 
-    Stages `NAME_part` (axes d.., lane | ko), `NAME_tail` and `NAME_lanes` where lanes do not divide length, and
-    `NAME`. With lanes 1 there is only `NAME` (axes d.. | k).
+    Stages `NAME_part` (axes d.., lane | ko), then, where lanes do not divide length,
+    `NAME_tail` and `NAME_lanes`, and `NAME`. With lanes 1 only `NAME` (axes d.. | k).
     """
     join, _ = JOIN[kind]
     if lanes <= 1 or length < 2 * lanes:
@@ -93,8 +92,11 @@ def reduce_rows(
         COMBINE[kind],
     )
     total = stages.reduce(
-        f"{name}_lanes", outer, [("k", lanes)],
-        lambda idx, r: part.read((*idx, r[0])), COMBINE[kind],
+        f"{name}_lanes",
+        outer,
+        [("k", lanes)],
+        lambda idx, r: part.read((*idx, r[0])),
+        COMBINE[kind],
     )
     return stages.compute(name, outer, lambda idx: join(total.read(idx), tail.read(idx)))
 
@@ -122,7 +124,9 @@ def reduce(node: Node, inputs: Sequence[View], stages: Stages, schedule: Schedul
         order = {d: i for i, d in enumerate(axes)}
 
         def at(idx: Indices, r: Indices) -> Expr:
-            return x.read(tuple(r[order[d]] if d in order else idx[place[d]] for d in range(x.rank)))
+            return x.read(
+                tuple(r[order[d]] if d in order else idx[place[d]] for d in range(x.rank))
+            )
 
         acc = stages.reduce("acc", outer, over, at, COMBINE[kind])
     shape = node.output.type.static_shape

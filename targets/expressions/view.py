@@ -25,8 +25,8 @@ def with_names(args: Sequence[Expr], build: Callable[..., Expr]) -> Expr:
     bound: list[tuple[Expr, Expr]] = []
     named = []
     for arg in args:
-        if isinstance(arg, tirx.Var | tirx.IntImm | tirx.FloatImm):
-            named.append(arg)
+        if dtype_of(arg) == "bool" or isinstance(arg, tirx.Var | tirx.IntImm | tirx.FloatImm):
+            named.append(arg)  # no op repeats a condition
             continue
         var, value, use = _binding("a", arg)
         bound.append((var, value))
@@ -49,8 +49,8 @@ def once(value: Expr, build: Callable[[Expr], Expr]) -> Expr:
 def _binding(name: str, value: Expr) -> tuple[Expr, Expr, Expr]:
     """A fresh variable, its value, and its use; TVM cannot vectorise variables of type bool."""
     if dtype_of(value) == "bool":
-        var = tirx.Var(name, "int8")
-        return var, value.astype("int8"), tirx.NE(var, tirx.const(0, "int8"))
+        var, zero = tirx.Var(name, "int8"), tirx.const(0, "int8")
+        return var, tirx.Select(value, tirx.const(1, "int8"), zero), tirx.NE(var, zero)
     var = tirx.Var(name, value.ty)
     return var, value, var
 

@@ -95,10 +95,12 @@ def _slice(draw: Draw, x: Value, pool: list[Value]) -> Value:
     for size in x.type.static_shape:
         start = draw(st.integers(0, size - 1))
         if draw(st.booleans()):
-            step = draw(st.integers(1, 2))
-            starts.append(start), stops.append(size), steps.append(step)
+            stop, step = size, draw(st.integers(1, 2))
         else:
-            starts.append(start), stops.append(-1), steps.append(-1)
+            stop, step = -1, -1
+        starts.append(start)
+        stops.append(stop)
+        steps.append(step)
     return emit("slice", x, starts=tuple(starts), stops=tuple(stops), steps=tuple(steps))
 
 
@@ -140,41 +142,46 @@ def _batch_norm(draw: Draw, x: Value, pool: list[Value]) -> Value:
     return emit("batch_norm", x, scale, bias, mean, _data(draw, shape, 0.5), epsilon=1e-3)
 
 
+def _per_dim(draw: Draw, rank: int, low: int, high: int) -> tuple[int, ...]:
+    return tuple(draw(st.integers(low, high)) for _ in range(rank))
+
+
 def _conv(draw: Draw, x: Value, pool: list[Value]) -> Value:
     channels, *extents = x.type.static_shape[1:]
     rank = len(extents)
     groups = draw(st.sampled_from([g for g in (1, 2, channels) if channels % g == 0]))
-    window = tuple(draw(st.integers(1, 3)) for _ in extents)
-    spatial = {name: tuple(draw(st.integers(1, 2)) for _ in extents) for name in ("strides", "dilations")}
-    pads = {name: tuple(draw(st.integers(0, 2)) for _ in extents) for name in ("before", "after")}
+    window, strides, dilations = (_per_dim(draw, rank, 1, top) for top in (3, 2, 2))
+    reach = tuple(d * (k - 1) for d, k in zip(dilations, window))
+    weight = _data(draw, (2 * groups, channels // groups, *window))
+    same = {"strides": strides, "dilations": dilations, "groups": groups}
+    return emit("conv", x, weight, before=reach, after=_per_dim(draw, rank, 0, 2), **same)
+
+
+def _conv_transpose(draw: Draw, x: Value, pool: list[Value]) -> Value:
+    channels, *extents = x.type.static_shape[1:]
+    rank = len(extents)
+    zeros, ones, window = (0,) * rank, (1,) * rank, _per_dim(draw, rank, 1, 3)
+    attrs = dict.fromkeys(("before", "after", "output_padding"), zeros)
+    attrs |= {"strides": window, "dilations": ones}
+    groups = 1
     if draw(st.booleans()):
-        pads = {name: tuple(d * (k - 1) for d, k in zip(spatial["dilations"], window)) for name in pads}
-        weight = _data(draw, (2 * groups, channels // groups, *window))
-        return emit("conv", x, weight, **spatial, **pads, groups=groups)
-    plain = draw(st.booleans())
-    if plain:
-        spatial = {"strides": window, "dilations": (1,) * rank}
-        pads = dict.fromkeys(("before", "after"), (0,) * rank)
-        groups = 1
-    reach = [d * (k - 1) for d, k in zip(spatial["dilations"], window)]
-    pads = {name: tuple(min(p, r) for p, r in zip(pads[name], reach)) for name in pads}
-    if any((n - 1) * s + r + 1 <= b + a for n, s, r, b, a in zip(extents, spatial["strides"], reach, *pads.values())):
-        pads = dict.fromkeys(pads, (0,) * rank)
+        groups = draw(st.sampled_from([g for g in (1, 2, channels) if channels % g == 0]))
+        attrs["strides"], attrs["dilations"] = (_per_dim(draw, rank, 1, 2) for _ in range(2))
+        pairs = zip(attrs["strides"], attrs["dilations"], extents, window)
+        sizes = [(n - 1) * s + d * (k - 1) + 1 for s, d, n, k in pairs]
+        attrs["before"] = tuple(draw(st.integers(0, min(3, size - 1))) for size in sizes)
+        attrs["output_padding"] = tuple(draw(st.integers(0, s - 1)) for s in attrs["strides"])
     weight = _data(draw, (channels, 2, *window))
-    more = {"output_padding": (0,) * rank}
-    return emit("conv_transpose", x, weight, **spatial, **pads, **more, groups=groups)
+    return emit("conv_transpose", x, weight, groups=groups, **attrs)
 
 
 def _pool(draw: Draw, x: Value, pool: list[Value]) -> Value:
     rank = x.type.rank
-    window = (1, 1, *(draw(st.integers(1, 2)) for _ in range(rank - 2)))
-    sides = {name: (0, 0, *(draw(st.integers(0, w - 1)) for w in window[2:])) for name in ("before", "after")}
-    fits = all(int(n) + b + a >= w for n, w, b, a in zip(x.type.shape, window, *sides.values()))
-    if not fits:
-        return x
-    kind = draw(st.sampled_from(("max", "average", "sum")))
-    ones = (1,) * rank
-    return emit("pool", x, kind=kind, window=window, strides=window, dilations=ones, **sides)
+    window = (1, 1, *(draw(st.integers(1, min(2, int(n)))) for n in x.type.shape[2:]))
+    before, after = (tuple(draw(st.integers(0, w - 1)) for w in window) for _ in range(2))
+    kind, ones = draw(st.sampled_from(("max", "average", "sum"))), (1,) * rank
+    attrs = {"window": window, "strides": window, "before": before, "after": after}
+    return emit("pool", x, kind=kind, dilations=ones, **attrs)
 
 
 _ANY = (
@@ -182,7 +189,7 @@ _ANY = (
     _slice, _pad, _reduce, _cast, _concat, _constants_only,
 )  # fmt: skip
 _CHANNELS = (_batch_norm, _batch_norm)
-_SPATIAL = (_conv, _conv, _conv, _pool)
+_SPATIAL = (_conv, _conv, _conv_transpose, _conv_transpose, _pool)
 
 
 @st.composite

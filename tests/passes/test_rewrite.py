@@ -142,7 +142,7 @@ def test_rules_that_undo_each_other_are_an_error() -> None:
     x = _input(3)
     there = Rule("there", op("relu", value("x")), lambda m: emit("abs", m["x"]))
     back = Rule("back", op("abs", value("x")), lambda m: emit("relu", m["x"]))
-    with pytest.raises(InvalidGraph, match="does not settle: .* undo each other: back, there"):
+    with pytest.raises(InvalidGraph, match=r"does not settle: .* undo each other: back, there"):
         rewrite(Graph((x,), (emit("relu", x),)), [there, back])
 
 

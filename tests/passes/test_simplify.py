@@ -26,7 +26,6 @@ def _c(*numbers: float) -> Value:
     return constant(np.array(numbers if len(numbers) > 1 else numbers[0], np.float32))
 
 
-
 CASES: dict[str, Make] = {
     "x + 0": lambda x, y: emit("add", _c(0), x),
     "x - 0": lambda x, y: emit("sub", x, _c(0)),

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from planish.ir.graph import Graph, Input, Value, constant
 from planish.ir.builder import emit, make_node
+from planish.ir.graph import Graph, Input, Value, constant
 from planish.ir.types import DType, tensor
 from tests.targets.compiled import check_against_reference, random_inputs
 
@@ -41,15 +41,44 @@ def weights(*shape: int) -> Value:
     return constant(RNG.standard_normal(shape).astype("float32"))
 
 
-UNARY = (
-    "neg abs exp sin cos atan sinh tanh sigmoid erf floor ceil sign round relu cosh asinh "
-    "reciprocal is_nan is_inf"
-).split()
-POSITIVE = "sqrt log log1p".split()
-WITHIN_ONE = "asin acos atanh".split()
-BINARY = (
-    "add sub mul div maximum minimum equal less less_equal greater greater_equal mod"
-).split()
+UNARY = [
+    "neg",
+    "abs",
+    "exp",
+    "sin",
+    "cos",
+    "atan",
+    "sinh",
+    "tanh",
+    "sigmoid",
+    "erf",
+    "floor",
+    "ceil",
+    "sign",
+    "round",
+    "relu",
+    "cosh",
+    "asinh",
+    "reciprocal",
+    "is_nan",
+    "is_inf",
+]
+POSITIVE = ["sqrt", "log", "log1p"]
+WITHIN_ONE = ["asin", "acos", "atanh"]
+BINARY = [
+    "add",
+    "sub",
+    "mul",
+    "div",
+    "maximum",
+    "minimum",
+    "equal",
+    "less",
+    "less_equal",
+    "greater",
+    "greater_equal",
+    "mod",
+]
 
 
 def test_elementwise_float(tmp_path: Path) -> None:
@@ -68,6 +97,11 @@ def test_elementwise_float(tmp_path: Path) -> None:
     cases.add("pow", emit("pow", square, y))
     cases.add("cube", emit("pow", x, constant(np.float32(3))))
     cases.add("where", emit("where", emit("less", x, y), x, y))
+    below = emit("less", x, y)
+    cases.add("shared_condition", emit("where", emit("not", below), x, emit("where", below, y, x)))
+    cases.add(
+        "prelu", emit("where", emit("less", x, constant(np.float32(0))), emit("mul", x, y), x)
+    )
     cases.add("nan", emit("maximum", emit("sqrt", x), y))
     cases.add("int", emit("cast", x, to=DType.INT32))
     cases.add("bool", emit("cast", emit("round", x), to=DType.BOOL))
@@ -109,7 +143,9 @@ def test_movement(tmp_path: Path) -> None:
     cases.add("reshape", flat)
     cases.add("transpose", emit("transpose", x, perm=(0, 2, 3, 1)))
     cases.add("broadcast", emit("broadcast_to", cases.input(5, 1), shape=(2, 5, 8)))
-    cases.add("slice", emit("slice", x, starts=(1, 0, 4, 1), stops=(2, 6, -1, 8), steps=(1, 2, -1, 3)))
+    cases.add(
+        "slice", emit("slice", x, starts=(1, 0, 4, 1), stops=(2, 6, -1, 8), steps=(1, 2, -1, 3))
+    )
     cases.add("concat", emit("concat", x, y, emit("neg", y), axis=1))
     cases.add("concat_last", emit("concat", x, emit("exp", x), axis=3))
     cases.add("pad", emit("pad", x, before=(0, 0, 1, 2), after=(0, 1, 0, 3), value=1.5))
@@ -202,8 +238,12 @@ def test_rows(tmp_path: Path) -> None:
     norm = emit("layer_norm", x, scale, bias, axis=2, epsilon=1e-5)
     cases.add("layer_norm", norm)
     cases.add("norm_epilogue", emit("relu", emit("add", norm, x)))
-    cases.add("norm_two", emit("layer_norm", x, weights(5, 64), weights(5, 64), axis=1, epsilon=1e-5))
-    cases.add("softmax_prologue", emit("softmax", emit("mul", x, constant(np.float32(0.3))), axis=2))
+    cases.add(
+        "norm_two", emit("layer_norm", x, weights(5, 64), weights(5, 64), axis=1, epsilon=1e-5)
+    )
+    cases.add(
+        "softmax_prologue", emit("softmax", emit("mul", x, constant(np.float32(0.3))), axis=2)
+    )
     cases.check(tmp_path)
 
 
@@ -216,7 +256,10 @@ def test_matmul(tmp_path: Path, rows: int) -> None:
     cases.add("epilogue", emit("relu", emit("add", emit("matmul", a, b), weights(24))))
     p, q = cases.input(2, 3, rows, 16), cases.input(3, 16, 20)
     cases.add("batch", emit("matmul", p, q))
-    cases.add("integers", emit("matmul", cases.input(rows, 6, dtype="int32"), cases.input(6, 8, dtype="int32")))
+    cases.add(
+        "integers",
+        emit("matmul", cases.input(rows, 6, dtype="int32"), cases.input(6, 8, dtype="int32")),
+    )
     for columns, block in ((96, 32), (100, 20), (10, 16)):
         panels = weights(-(-columns // block), 40, block)
         cases.add(f"packed{columns}", emit("packed_matmul", a, panels, size=columns))

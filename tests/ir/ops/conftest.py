@@ -38,6 +38,7 @@ def run_op() -> Callable[..., Any]:
         ]
         node = make_node(name, inputs, attrs)
         results = run_node(node, data)
+        assert all(isinstance(y, np.ndarray) for y in results)
         found = [(DType.of(y.dtype), y.shape) for y in results]
         assert found == [(v.type.dtype, v.type.static_shape) for v in node.outputs]
         return results[0] if len(results) == 1 else results

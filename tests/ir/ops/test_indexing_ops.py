@@ -18,6 +18,12 @@ def test_gather(axis, indices, run_op, onnx_op, rng):
     )
 
 
+def test_gather_of_one_element_has_rank_0(run_op):
+    x = np.array([3, 4, 5])
+    assert run_op("gather", x, np.array(-1), axis=0) == 5
+    assert run_op("gather_nd", x, np.array([1])) == 4
+
+
 @pytest.mark.parametrize(
     ("axis", "shape"), [(0, (7, 5)), (1, (4, 3)), (0, (3, 2)), (1, (2, 9))], ids=str
 )

@@ -132,6 +132,7 @@ REFUSALS = [
         "only mode 'constant' can crop",
     ),
     ("pad", (4,), {"before": (-3,), "after": (-3,)}, "cropped by more than it has"),
+    ("pad", (4,), {"before": (-6,), "after": (5,)}, "cropped by more than it has"),
     ("pad", (4,), {"before": (0,), "after": (0,), "mode": "mirror"}, "mode must be one of"),
     ("pack", (4,), {"axis": 0, "block": 0}, "block must be at least 1"),
     ("unpack", (2, 4), {"axis": 0, "block": 4, "size": 9}, "must agree, got 2 and 3"),

@@ -11,6 +11,7 @@ from planish.ir.ops import OPS, op_def
 from planish.ir.types import DType, TensorType
 
 WINDOW = {"strides": (1, 2), "dilations": (1, 1), "before": (1, 0), "after": (0, 1)}
+TRANSPOSED = {**WINDOW, "groups": 2, "output_padding": (0, 1)}
 BLOCKED = {"strides": (1, 2), "dilations": (1, 1)}
 POOL = {"window": (1, 1, 3), "strides": (1, 1, 2), "dilations": (1, 1, 1)}
 POOL |= {"before": (0, 0, 1), "after": (0, 0, 1)}
@@ -52,7 +53,7 @@ EXAMPLES: dict[str, tuple] = {
     "matmul": ([(2, 3, 4), (4, 5)], {}),
     "packed_matmul": ([(3, 4), (2, 4, 8)], {"size": 13}),
     "conv": ([(1, 4, 6, 7), (6, 2, 3, 2)], {**WINDOW, "groups": 2}),
-    "conv_transpose": ([(1, 4, 3, 4), (4, 3, 3, 2)], {**WINDOW, "groups": 2, "output_padding": (0, 1)}),
+    "conv_transpose": ([(1, 4, 3, 4), (4, 3, 3, 2)], TRANSPOSED),
     "blocked_conv": ([(1, 2, 5, 6, 4), (3, 2, 3, 2, 4, 8)], BLOCKED),
     "blocked_depthwise_conv": ([(1, 2, 5, 6, 4), (2, 3, 2, 4)], BLOCKED),
     "softmax": ([(4, 6)], {"axis": 0}),
@@ -163,5 +164,5 @@ def test_loops_and_flops(name, loops, flops):
 def test_unknown_ops_name_the_nearest():
     with pytest.raises(InvalidGraph, match="there is no op 'soft_max'; did you mean softmax"):
         op_def("soft_max")
-    with pytest.raises(InvalidGraph, match="there is no op 'qqq'$"):
+    with pytest.raises(InvalidGraph, match=r"there is no op 'qqq'$"):
         op_def("qqq")

@@ -1,0 +1,48 @@
+"""Real models, compiled for this machine, give their reference outputs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import planish
+from planish.tolerances import compare
+from tests.zoo.models import MADE, STORED, ZooModel, zoo_model
+
+pytestmark = pytest.mark.zoo
+
+
+def shapes(model: ZooModel) -> dict[str, tuple[int, ...]]:
+    return {name: array.shape for name, array in model.inputs.items()}
+
+
+@pytest.mark.parametrize("name", [*STORED, *MADE])
+def test_outputs_agree_with_the_reference(name: str, made: Path, tmp_path: Path) -> None:
+    model = zoo_model(name, made)
+    folder = tmp_path / name
+    planish.compile(model.path, folder, shapes=shapes(model), name=name, verify=False)
+    with planish.load(folder, threads=2) as loaded:
+        actual = loaded.run(model.inputs)
+    for output, expected in model.outputs.items():
+        difference = compare(actual[output], expected, floor=model.floors.get(output, 0.0))
+        assert difference.ok, f"{output}: {difference.reason}"
+
+
+def test_artefact_is_hardly_larger_than_its_weights(made: Path, tmp_path: Path) -> None:
+    model = zoo_model("mobilenet_v2", made)
+    planish.compile(model.path, tmp_path / "a", shapes=shapes(model), verify=False)
+    size = sum(file.stat().st_size for file in (tmp_path / "a").iterdir())
+    assert size <= model.path.stat().st_size + 1_000_000
+
+
+def test_same_model_gives_same_bytes(made: Path, tmp_path: Path) -> None:
+    model = zoo_model("ppocr_cls", made)
+    for folder in ("a", "b"):
+        planish.compile(model.path, tmp_path / folder, shapes=shapes(model), verify=False)
+    first, second = (
+        {file.name: file.read_bytes() for file in (tmp_path / folder).iterdir()}
+        for folder in ("a", "b")
+    )
+    assert first.keys() == second.keys()
+    assert [name for name in first if first[name] != second[name]] == []
