@@ -138,7 +138,7 @@ def compile(
     with _sibling(folder) as staging:
         with stages.stage("link"):
             manifest = _link(staging, manifest, emitted, chosen)
-        with stages.stage("verify"), load(staging, threads=chosen.cores) as loaded:
+        with stages.stage("verify"), load(staging, threads=threads) as loaded:
             found = verify_artefact(loaded.run, graph, model)
         with stages.stage("write"):
             manifest = _put(staging, folder, manifest, found)

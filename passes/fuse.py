@@ -147,6 +147,8 @@ class _Grouping:
             return not (self._follows_anchor(node) and _moves(group))
         if op_def(node.op).kind is not OpKind.ELEMENTWISE:
             return False
+        if self._follows_anchor(node) and self._feeds_anchor(node, group):
+            return False
         return all(
             user is not group.anchor or (user.op in _ABSORBING and not _is_dear(node))
             for user, _ in self.users[node.output]
@@ -173,8 +175,11 @@ class _Grouping:
 
     def _feeds_contraction(self, node: Node, group: _Group) -> bool:
         """True if the node reaches, inside the kernel, an anchor that must not inline it."""
-        if group.anchor is None or group.anchor.op in _ABSORBING:
-            return False
+        absorbing = group.anchor is None or group.anchor.op in _ABSORBING
+        return not absorbing and self._feeds_anchor(node, group)
+
+    def _feeds_anchor(self, node: Node, group: _Group) -> bool:
+        """True if the node's value reaches the anchor inside the kernel."""
         inside = {node}
         for member in reversed(group.members):
             if any(isinstance(v, Result) and v.node in inside for v in member.inputs):

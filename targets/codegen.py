@@ -11,6 +11,8 @@ from tvm import s_tir, tirx
 from tvm_ffi.structural import structural_map
 
 from planish.ir.target import Target
+from planish.targets.expressions.view import Tiling
+from planish.targets.lowering import LoweredKernel
 
 #: Bytes that one function may keep in its stack frame; larger buffers come from the runtime.
 STACK_BYTES = 128 * 1024
@@ -28,16 +30,21 @@ def tvm_target(target: Target) -> tvm.target.Target:
     )
 
 
-def build_object(functions: Mapping[str, tirx.PrimFunc], target: Target) -> bytes:
-    """Compile functions (symbol → scheduled function) into one relocatable object.
+def build_object(kernels: Mapping[str, LoweredKernel], target: Target) -> bytes:
+    """Compile kernels (symbol → scheduled function) into one relocatable object.
 
     Each becomes `int32_t SYMBOL(void *…)` over the data pointers of its parameters. TVM's packed
     calling convention is left out: its argument checks cost more than a small kernel.
     """
     described = tvm_target(target)
-    named = {name: func.with_attr("global_symbol", name) for name, func in functions.items()}
-    module = tvm.IRModule(named)
-    module = _passes()(tirx.transform.BindTarget(described)(module))
+    named = {name: k.func.with_attr("global_symbol", name) for name, k in kernels.items()}
+    module = tirx.transform.BindTarget(described)(tvm.IRModule(named))
+    module = _block_passes()(module)
+    untiled = {
+        var: _without_tiles(func, kernels[var.name_hint].tiling)
+        for var, func in module.functions.items()
+    }
+    module = _loop_passes()(tvm.IRModule(untiled))
     plain = {var: _plain_signature(func) for var, func in module.functions.items()}
     module = tirx.transform.LowerTVMBuiltin()(tvm.IRModule(plain))
     module = tirx.transform.LowerIntrin()(module)
@@ -48,7 +55,8 @@ def build_object(functions: Mapping[str, tirx.PrimFunc], target: Target) -> byte
         return path.read_bytes()
 
 
-def _passes() -> tvm.ir.transform.Pass:
+def _block_passes() -> tvm.ir.transform.Pass:
+    """From schedulable blocks to plain loops."""
     s, t = s_tir.transform, tirx.transform
     return tvm.ir.transform.Sequential(
         [
@@ -60,6 +68,15 @@ def _passes() -> tvm.ir.transform.Pass:
             s.LowerMatchBuffer(),
             t.StmtSimplify(),
             s.LowerOpaqueBlock(),
+        ]
+    )
+
+
+def _loop_passes() -> tvm.ir.transform.Pass:
+    """Flat buffers, vectors, unrolled loops."""
+    s, t = s_tir.transform, tirx.transform
+    return tvm.ir.transform.Sequential(
+        [
             t.FlattenBuffer(),
             t.BF16ComputeLegalize(),
             t.NarrowDataType(32),
@@ -74,6 +91,27 @@ def _passes() -> tvm.ir.transform.Pass:
             s.RewriteUnsafeSelect(),
         ]
     )
+
+
+def _without_tiles(func: tirx.PrimFunc, tiling: Tiling | None) -> tirx.PrimFunc:
+    """The function whose result is stored untiled: the last tile may overlap the one before.
+
+    TVM's tensor expressions cannot write an element twice, so the places are put right here.
+    """
+    if tiling is None:
+        return func
+    tiled = func.params[-1]
+    shape = [int(n) for n in tiled.shape]
+    untiled = (*shape[: tiling.axis], tiling.extent, *shape[tiling.axis + 2 :])
+    result = tirx.decl_buffer(untiled, str(tiled.dtype), tiled.name)
+
+    def place(store: tirx.BufferStore) -> tirx.BufferStore:
+        if not store.buffer.same_as(tiled):
+            return store
+        return tirx.BufferStore(result, store.value, tiling.whole(tuple(store.indices)))
+
+    body = structural_map(func.body, (tirx.BufferStore, place))
+    return tirx.PrimFunc([*func.params[:-1], result], body, func.ret_type, func.attrs)
 
 
 def _plain_signature(func: tirx.PrimFunc) -> tirx.PrimFunc:

@@ -52,14 +52,14 @@ def emit(graph: Graph, target: Target, name: str, *, progress: Progress | None =
     kernels = [node for node in graph.nodes if not is_view(node)]
     symbols = _symbols(kernels)
     distinct = {symbols[node]: node for node in reversed(kernels)}
-    functions = {}
+    lowered = {}
     for done, (symbol, node) in enumerate(sorted(distinct.items())):
         if progress is not None:
             progress("lower", done, len(distinct))
-        functions[symbol] = lower_kernel(node)
+        lowered[symbol] = lower_kernel(node)
     if progress is not None:
         progress("compile", 0, 1)
-    code = build_object(functions, target)
+    code = build_object(lowered, target)
     memory = plan_memory(graph)
     plan = ModelPlan(
         name=symbol_prefix(name),

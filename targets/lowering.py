@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from tvm import te, tirx
@@ -16,7 +17,7 @@ from planish.targets.emitters import EMITTERS
 from planish.targets.expressions import contraction, reduction
 from planish.targets.expressions.elementwise import ELEMENTWISE, const, elementwise
 from planish.targets.expressions.movement import MOVEMENT, movement, reshaped
-from planish.targets.expressions.view import Stages, View, stored
+from planish.targets.expressions.view import Expr, Indices, Stages, Tiling, View, stored
 from planish.targets.replay import replay
 
 Anchor = Callable[[Node, Sequence[View], Stages, Schedule], View]
@@ -63,7 +64,15 @@ COMPUTED = frozenset(
 )
 
 
-def lower_kernel(kernel: Node) -> tirx.PrimFunc:
+@dataclass(frozen=True, slots=True)
+class LoweredKernel:
+    """A scheduled function; with `tiling` its last parameter has one axis in tiles still."""
+
+    func: tirx.PrimFunc
+    tiling: Tiling | None = None
+
+
+def lower_kernel(kernel: Node) -> LoweredKernel:
     """The scheduled function of a kernel: parameters are its inputs, then its outputs.
 
     Raises TargetError for an op or type without lowering, ScheduleError for a schedule that does
@@ -75,11 +84,11 @@ def lower_kernel(kernel: Node) -> tirx.PrimFunc:
         raise ScheduleError(f"{kernel.where()} has no schedule")
     _check_types(kernel, body)
     if plan.emitter is not None:
-        return EMITTERS[plan.emitter](kernel)
+        return LoweredKernel(EMITTERS[plan.emitter](kernel))
     stages = Stages()
     func = _expressions(body, stages, plan)
     try:
-        return replay(func, stages, plan)
+        return LoweredKernel(replay(func, stages, plan), stages.tiling)
     except ScheduleError as error:
         raise ScheduleError(f"{kernel.where()}: {error}") from None
 
@@ -111,12 +120,17 @@ def _expressions(body: Graph, stages: Stages, plan: Schedule) -> tirx.PrimFunc:
     (root,) = body.outputs
     out = _view(views, root)
     shape = root.type.static_shape
-    anchored = "acc" in stages.axes and len(stages.axes["acc"]) - len(
-        stages.reduced["acc"]
-    ) == _out_rank(plan, shape)
-    axes = stages.axes["acc"][: _out_rank(plan, shape)] if anchored else ()
     flat = _out_shape(plan, shape)
-    stages.compute("out", flat, lambda idx: out.read(reshaped(shape, flat, idx)), axes)
+    tiling = stages.tiling
+    loops = flat if tiling is None else tiling.tiled(flat)
+
+    def element(idx: Indices) -> Expr:
+        if tiling is not None:
+            tiling.here = idx[tiling.axis : tiling.axis + 2]
+            idx = tiling.whole(idx)
+        return out.read(reshaped(shape, flat, idx))
+
+    stages.compute("out", loops, element, _out_axes(stages, len(loops)))
     return te.create_prim_func([*params, stages.tensors["out"]])
 
 
@@ -127,8 +141,10 @@ def _out_shape(plan: Schedule, shape: tuple[int, ...]) -> tuple[int, ...]:
     return shape
 
 
-def _out_rank(plan: Schedule, shape: tuple[int, ...]) -> int:
-    return len(_out_shape(plan, shape)) or 1
+def _out_axes(stages: Stages, rank: int) -> tuple[str, ...]:
+    """The anchor's names for the axes of `out`, where both have the same."""
+    axes = [a for a in stages.axes.get("acc", ()) if a not in stages.reduced["acc"]]
+    return tuple(axes) if len(axes) == (rank or 1) else ()
 
 
 def _scalar(param: te.Tensor) -> View:

@@ -99,19 +99,18 @@ def _reduction_order(kernel: Node) -> list[str]:
 
 
 def directives(kernel: Node, target: Target, choices: Choices) -> Steps:
-    """n, oc.o, oh, ow.o (parallel) | ic, kh, kw, ici | oc.i, ow.i unrolled | oci vector."""
+    """n, oc.o, oh, ow (parallel) | ic, kh, kw, ici | oc.i, ow.i unrolled | oci vector."""
     flatten, dense = choices["flatten"], _is_dense(kernel)
-    lead = ["n", "oc.o"] if flatten else ["n", "oc.o", "oh"]
+    lead = ("n", "oc.o", "ow") if flatten else ("n", "oc.o", "oh", "ow")
     reduced = _reduction_order(kernel)
     steps: Steps = [
         ("split", "acc", "oc", choices["oc"], "oc.o", "oc.i"),
-        ("split", "acc", "ow", choices["ow"], "ow.o", "ow.i"),
-        ("reorder", "acc", (*lead, "ow.o", *reduced, "oc.i", "ow.i", "oci")),
-        ("fuse", "acc", (*lead, "ow.o"), "task"),
+        ("reorder", "acc", (*lead, *reduced, "oc.i", "ow.i", "oci")),
+        ("fuse", "acc", lead, "task"),
         ("reverse_compute_at", "out", "acc", "task"),
         ("set_scope", "acc", "local"),
         ("vectorize", "out", "oci"),
-        ("unroll", "out", "ow"),
+        ("unroll", "out", "ow.i"),
         ("unroll", "out", "oc"),
     ]
     if choices["parallel"]:
@@ -119,8 +118,7 @@ def directives(kernel: Node, target: Target, choices: Choices) -> Steps:
     steps += [("vectorize", "acc", "oci"), ("unroll", "acc", "ow.i"), ("unroll", "acc", "oc.i")]
     if not dense:
         steps.append(("unroll", "acc", "kw"))  # neighbouring columns share their loads
-    first = reduced[0]
-    steps.append(("decompose_reduction", "acc", first))
+    steps.append(("decompose_reduction", "acc", reduced[0]))
     steps += [
         ("vectorize", "acc.init", "oci"),
         ("unroll", "acc.init", "ow.i"),

@@ -74,11 +74,10 @@ def pick(kernel: Node, target: Target) -> Choices:
 
 
 def directives(kernel: Node, target: Target, choices: Choices) -> Steps:
-    """b.., n.o, m.o (parallel) | k | m.i, n.u unrolled | n.v vector."""
+    """b.., n.o, m (parallel) | k | m.i, n.u unrolled | n.v vector."""
     batch = [f"b{d}" for d in range(_anchor(kernel).output.type.rank - 2)]
-    lead = (*batch, "n.o", "m.o")
+    lead = (*batch, "n.o", "m")
     steps: Steps = [
-        ("split", "acc", "m", choices["m"], "m.o", "m.i"),
         ("split", "acc", "n", choices["n"], "n.o", "n.i"),
         ("split", "acc", "n.i", choices["vector"], "n.u", "n.v"),
         ("reorder", "acc", (*lead, "k", "m.i", "n.u", "n.v")),
@@ -87,7 +86,7 @@ def directives(kernel: Node, target: Target, choices: Choices) -> Steps:
         ("set_scope", "acc", "local"),
         ("split", "out", "n", choices["vector"], "n.u", "n.v"),
         ("unroll", "out", "n.u"),
-        ("unroll", "out", "m"),
+        ("unroll", "out", "m.i"),
     ]
     if choices["parallel"]:
         steps.append(("parallel", "acc", "task"))

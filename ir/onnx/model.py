@@ -13,6 +13,7 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import GraphProto, ModelProto, OperatorSetIdProto
 
 from planish.ir.errors import InvalidModel, UnsupportedModel
+from planish.ir.onnx.order import require_text
 from planish.ir.onnx.storage import Storage
 from planish.ir.onnx.wire import detach
 
@@ -40,6 +41,9 @@ def load_model(source: Source) -> tuple[ModelProto, Storage]:
         raise InvalidModel("the model holds no graph; is the file an ONNX model?")
     if not model.graph.output:
         raise InvalidModel(f"the graph '{model.graph.name}' has no outputs")
+    values = [value.name for value in (*model.graph.input, *model.graph.output)]
+    domains = [entry.domain for entry in model.opset_import]
+    require_text((model.graph.name, *values, *domains), "the model")
     return model, storage
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 from onnx import AttributeProto, GraphProto, NodeProto
 
@@ -13,8 +13,21 @@ Label = Callable[[int], str]
 
 
 def node_labels(nodes: Sequence[NodeProto]) -> list[str]:
-    """What to call each node: its name, or `<op_type>_<position>` where it has none."""
+    """What to call each node: its name, or `<op_type>_<position>` where it has none.
+
+    InvalidModel for names that are not UTF-8, which protobuf hands out as bytes.
+    """
+    for i, node in enumerate(nodes):
+        names = (node.name, node.op_type, node.domain, *node.input, *node.output)
+        require_text((*names, *(a.name for a in node.attribute)), f"node {i}")
     return [node.name or f"{node.op_type}_{i}" for i, node in enumerate(nodes)]
+
+
+def require_text(names: Iterable[object], where: str) -> None:
+    """InvalidModel unless all `names` are text."""
+    for name in names:
+        if not isinstance(name, str):
+            raise InvalidModel(f"{where} has a name that is not UTF-8: {name!r}")
 
 
 def live_nodes(

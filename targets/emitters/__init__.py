@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from tvm import tirx
-
 from planish.ir.graph import Node
-from planish.targets.emitters import recurrent
+from planish.targets.emitters import cumulative, indexing, recurrent, sorting
+from tvm import tirx
 
 #: Emitter name (as in Schedule.emitter) → writer of the kernel's function.
 EMITTERS: Mapping[str, Callable[[Node], tirx.PrimFunc]] = {
     "lstm": recurrent.lstm,
     "gru": recurrent.gru,
     "rnn": recurrent.rnn,
+    "scatter_elements": indexing.scatter_elements,
+    "scatter_nd": indexing.scatter_nd,
+    "top_k": sorting.top_k,
+    "cumsum": cumulative.cumsum,
 }

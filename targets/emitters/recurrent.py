@@ -8,18 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 from tvm import tirx
-from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script import builder as T
 
 from planish.ir.graph import Node
+from planish.targets.emitters.function import Buffer, choice, function
 from planish.targets.expressions.elementwise import relu
 from planish.targets.expressions.vector_math import sigmoid, tanh
 from planish.targets.expressions.view import Expr
-
-Buffer = Any  # a TVM buffer variable
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,24 +38,9 @@ class _Cell:
 def _cell(node: Node, kernel: Node, state: int) -> _Cell:
     steps, batch, _ = node.inputs[0].type.static_shape
     hidden = node.inputs[state].type.static_shape[1]
-    lanes = int(kernel.attrs["schedule"].choice("lanes"))
+    lanes = int(choice(kernel, "lanes"))
     dtype = node.inputs[0].type.dtype.value
     return _Cell(steps, batch, hidden, lanes, dtype, node.attrs["reverse"])
-
-
-def _function(kernel: Node, build: Callable[..., None]) -> tirx.PrimFunc:
-    """A function over the node's buffers; inputs in the node's order, then outputs."""
-    (body,) = kernel.regions
-    (node,) = body.nodes
-    with IRBuilder() as ib:
-        with T.prim_func(s_tir=True):
-            T.func_name("main")
-            params = {
-                value: T.arg(f"p{i}", T.Buffer(value.type.static_shape, value.type.dtype.value))
-                for i, value in enumerate((*body.inputs, *body.outputs))
-            }
-            build(node, *(params[value] for value in (*node.inputs, *node.outputs)))
-        return ib.get()
 
 
 def lstm(kernel: Node) -> tirx.PrimFunc:
@@ -88,7 +70,7 @@ def lstm(kernel: Node) -> tirx.PrimFunc:
                 with T.serial(0, n) as j:
                     T.buffer_store(y, h[b, j], [t, b, j])
 
-    return _function(kernel, build)
+    return function(kernel, build)
 
 
 def gru(kernel: Node) -> tirx.PrimFunc:
@@ -130,7 +112,7 @@ def gru(kernel: Node) -> tirx.PrimFunc:
                 with T.serial(0, n) as j:
                     T.buffer_store(y, h[b, j], [t, b, j])
 
-    return _function(kernel, build)
+    return function(kernel, build)
 
 
 def rnn(kernel: Node) -> tirx.PrimFunc:
@@ -150,7 +132,7 @@ def rnn(kernel: Node) -> tirx.PrimFunc:
                 with T.serial(0, cell.hidden) as j:
                     T.buffer_store(y, h[b, j], [t, b, j])
 
-    return _function(kernel, build)
+    return function(kernel, build)
 
 
 def _copy_state(cell: _Cell, source: Buffer, target: Buffer) -> None:

@@ -1,9 +1,4 @@
-"""Tensor expressions of matmul and the convolutions; each has one accumulating stage `acc`.
-
-Where a tile does not divide its axis, `acc` is computed over the axis rounded up, with source
-indices held at the last element: whole tiles stay free of predicates, and the surplus is never
-stored.
-"""
+"""Tensor expressions of matmul and the convolutions; each has one accumulating stage `acc`."""
 
 from __future__ import annotations
 
@@ -14,17 +9,19 @@ from tvm import te, tirx
 from planish.ir.graph import Node
 from planish.ir.schedule import Schedule
 from planish.targets.expressions.elementwise import aligned, const
-from planish.targets.expressions.view import Expr, Indices, Stages, View
+from planish.targets.expressions.view import Expr, Indices, Stages, Tiling, View
 
-_BLOCKED = ("n", "oc", "oh", "ow", "oci")
-
-
-def _round_up(extent: int, tile: int) -> int:
-    return -(-extent // tile) * tile
+_BLOCKED = ("n", "oc", "oh", "ow", "ow.i", "oci")
 
 
-def _held(index: Expr, extent: int, needed: bool) -> Expr:
-    return tirx.min(index, extent - 1) if needed else index
+def _tiled(stages: Stages, tiling: Tiling, shape: tuple[int, ...], dtype: str, acc: View) -> View:
+    """The view of a tiled accumulator under the untiled shape; read where `out` is computed."""
+    stages.tiling = tiling
+
+    def read(idx: Indices) -> Expr:
+        return acc.read((*idx[: tiling.axis], *tiling.here, *idx[tiling.axis + 1 :]))
+
+    return View(shape, dtype, read)
 
 
 def blocked_conv(node: Node, inputs: Sequence[View], stages: Stages, schedule: Schedule) -> View:
@@ -36,27 +33,27 @@ def blocked_conv(node: Node, inputs: Sequence[View], stages: Stages, schedule: S
     tile = int(schedule.choice("ow"))
     reduced = [("ic", icb), ("kh", kh), ("kw", kw), ("ici", ici)]
     if schedule.choice("flatten"):
-        pixels = oh * ow
-        padded = _round_up(pixels, tile)
+        flat = (n, ob, oh * ow, oci)
+        tiling = Tiling(2, oh * ow, tile)
 
-        def flat(idx: Indices, r: Indices) -> Expr:
-            p = _held(idx[2], pixels, padded > pixels)
+        def pixel(idx: Indices, r: Indices) -> Expr:
+            b, o, p, c = tiling.whole(idx)
             at = (tirx.floordiv(p, ow), tirx.floormod(p, ow))
-            return x.read((idx[0], r[0], *at, r[3])) * w.read((idx[1], *r, idx[3]))
+            return x.read((b, r[0], *at, r[3])) * w.read((o, *r, c))
 
-        axes = ("n", "oc", "ow", "oci")
-        acc = stages.reduce("acc", (n, ob, padded, oci), reduced, flat, te.sum, axes)
-        return View((n, ob, pixels, oci), x.dtype, acc.read)
-    padded = _round_up(ow, tile)
-    width = x.shape[3]
+        axes = ("n", "oc", "ow", "ow.i", "oci")
+        acc = stages.reduce("acc", tiling.tiled(flat), reduced, pixel, te.sum, axes)
+        return _tiled(stages, tiling, flat, x.dtype, acc)
+    tiling = Tiling(3, ow, tile)
+    shape = (n, ob, oh, ow, oci)
 
     def element(idx: Indices, r: Indices) -> Expr:
-        column = _held(idx[3] * sw + r[2] * dw, width, padded > ow)
-        at = (idx[0], r[0], idx[2] * sh + r[1] * dh, column, r[3])
-        return x.read(at) * w.read((idx[1], *r, idx[4]))
+        b, o, i, j, c = tiling.whole(idx)
+        at = (b, r[0], i * sh + r[1] * dh, j * sw + r[2] * dw, r[3])
+        return x.read(at) * w.read((o, *r, c))
 
-    acc = stages.reduce("acc", (n, ob, oh, padded, oci), reduced, element, te.sum, _BLOCKED)
-    return View((n, ob, oh, ow, oci), x.dtype, acc.read)
+    acc = stages.reduce("acc", tiling.tiled(shape), reduced, element, te.sum, _BLOCKED)
+    return _tiled(stages, tiling, shape, x.dtype, acc)
 
 
 def blocked_depthwise_conv(
@@ -64,20 +61,17 @@ def blocked_depthwise_conv(
 ) -> View:
     """x[N,C,H,W,c], w[C,KH,KW,c]."""
     x, w = inputs
-    n, cb, oh, ow, ci = node.output.type.static_shape
-    kh, kw = w.shape[1:3]
+    shape = node.output.type.static_shape
     (sh, sw), (dh, dw) = node.attrs["strides"], node.attrs["dilations"]
-    padded = _round_up(ow, int(schedule.choice("ow")))
-    width = x.shape[3]
+    tiling = Tiling(3, shape[3], int(schedule.choice("ow")))
 
     def element(idx: Indices, r: Indices) -> Expr:
-        column = _held(idx[3] * sw + r[1] * dw, width, padded > ow)
-        at = (idx[0], idx[1], idx[2] * sh + r[0] * dh, column, idx[4])
-        return x.read(at) * w.read((idx[1], *r, idx[4]))
+        b, c, i, j, ci = tiling.whole(idx)
+        return x.read((b, c, i * sh + r[0] * dh, j * sw + r[1] * dw, ci)) * w.read((c, *r, ci))
 
-    reduced = [("kh", kh), ("kw", kw)]
-    acc = stages.reduce("acc", (n, cb, oh, padded, ci), reduced, element, te.sum, _BLOCKED)
-    return View((n, cb, oh, ow, ci), x.dtype, acc.read)
+    reduced = [("kh", w.shape[1]), ("kw", w.shape[2])]
+    acc = stages.reduce("acc", tiling.tiled(shape), reduced, element, te.sum, _BLOCKED)
+    return _tiled(stages, tiling, shape, x.dtype, acc)
 
 
 def conv(node: Node, inputs: Sequence[View], stages: Stages, schedule: Schedule) -> View:
@@ -117,38 +111,39 @@ def _batch(view: View, out: tuple[int, ...], idx: Indices) -> Indices:
     return aligned(view.shape[:-2], out[:-2], idx[: len(out) - 2])
 
 
+def _matmul_axes(rank: int) -> tuple[str, ...]:
+    return (*(f"b{d}" for d in range(rank - 2)), "m", "m.i", "n")
+
+
 def matmul(node: Node, inputs: Sequence[View], stages: Stages, schedule: Schedule) -> View:
     """a[..,M,K], b[..,K,N], batch dimensions broadcast."""
     a, b = inputs
     shape = node.output.type.static_shape
-    rows = shape[-2]
-    padded = _round_up(rows, int(schedule.choice("m")))
+    tiling = Tiling(len(shape) - 2, shape[-2], int(schedule.choice("m")))
 
     def element(idx: Indices, r: Indices) -> Expr:
-        m = _held(idx[-2], rows, padded > rows)
-        left = a.read((*_batch(a, shape, idx), m, r[0]))
-        return left * b.read((*_batch(b, shape, idx), r[0], idx[-1]))
+        at = tiling.whole(idx)
+        left = a.read((*_batch(a, shape, at), at[-2], r[0]))
+        return left * b.read((*_batch(b, shape, at), r[0], at[-1]))
 
-    axes = (*(f"b{d}" for d in range(len(shape) - 2)), "m", "n")
-    full = (*shape[:-2], padded, shape[-1])
-    acc = stages.reduce("acc", full, [("k", a.shape[-1])], element, te.sum, axes)
-    return View(shape, a.dtype, acc.read)
+    axes, reduced = _matmul_axes(len(shape)), [("k", a.shape[-1])]
+    acc = stages.reduce("acc", tiling.tiled(shape), reduced, element, te.sum, axes)
+    return _tiled(stages, tiling, shape, a.dtype, acc)
 
 
 def packed_matmul(node: Node, inputs: Sequence[View], stages: Stages, schedule: Schedule) -> View:
     """a[..,M,K], b[N/nb,K,nb], packed at compile time and zero padded."""
     a, b = inputs
     shape = node.output.type.static_shape
-    rows, block = shape[-2], b.shape[2]
-    padded = _round_up(rows, int(schedule.choice("m")))
+    block = b.shape[2]
+    tiling = Tiling(len(shape) - 2, shape[-2], int(schedule.choice("m")))
 
     def element(idx: Indices, r: Indices) -> Expr:
-        m = _held(idx[-2], rows, padded > rows)
-        left = a.read((*idx[:-2], m, r[0]))
-        panel = (tirx.floordiv(idx[-1], block), r[0], tirx.floormod(idx[-1], block))
-        return left * b.read(panel)
+        at = tiling.whole(idx)
+        panel = (tirx.floordiv(at[-1], block), r[0], tirx.floormod(at[-1], block))
+        return a.read((*at[:-1], r[0])) * b.read(panel)
 
-    axes = (*(f"b{d}" for d in range(len(shape) - 2)), "m", "n")
-    full = (*shape[:-2], padded, b.shape[0] * block)
-    acc = stages.reduce("acc", full, [("k", a.shape[-1])], element, te.sum, axes)
-    return View(shape, a.dtype, acc.read)
+    axes, reduced = _matmul_axes(len(shape)), [("k", a.shape[-1])]
+    full = tiling.tiled((*shape[:-1], b.shape[0] * block))
+    acc = stages.reduce("acc", full, reduced, element, te.sum, axes)
+    return _tiled(stages, tiling, shape, a.dtype, acc)

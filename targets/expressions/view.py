@@ -120,9 +120,44 @@ class Bindings:
 
 
 @dataclass(slots=True)
-class Stages:
-    """The stored tensors of a kernel under construction, by stage name, with their axis names."""
+class Tiling:
+    """One axis of `out` in tiles of a fixed size; a last tile that would hang over is moved back.
 
+    The overlap is computed twice with equal results, which is cheaper than predicates: every tile
+    is whole, and every index is inside. `out` and `acc` have two axes (tile, within) in place of
+    `axis`; `here` are their indices while the expression of `out` is built.
+    """
+
+    axis: int
+    extent: int
+    size: int
+    here: Indices = ()
+
+    @property
+    def count(self) -> int:
+        """Number of tiles."""
+        return -(-self.extent // self.size)
+
+    def tiled(self, shape: Sequence[int]) -> tuple[int, ...]:
+        """`shape` with the axis replaced by (tiles, size)."""
+        return (*shape[: self.axis], self.count, self.size, *shape[self.axis + 1 :])
+
+    def whole(self, idx: Indices) -> Indices:
+        """Indices without tiles: (tile, within) joined into the place on the axis."""
+        start = idx[self.axis] * self.size
+        if self.extent % self.size:
+            start = tirx.min(start, self.extent - self.size)
+        return (*idx[: self.axis], start + idx[self.axis + 1], *idx[self.axis + 2 :])
+
+
+@dataclass(slots=True)
+class Stages:
+    """The stored tensors of a kernel under construction, by stage name, with their axis names.
+
+    `tiling` is set by an anchor whose `acc`, and so `out`, has one axis in tiles.
+    """
+
+    tiling: Tiling | None = None
     bindings: Bindings = field(default_factory=Bindings)
     tensors: dict[str, te.Tensor] = field(default_factory=dict)
     axes: dict[str, tuple[str, ...]] = field(default_factory=dict)

@@ -145,6 +145,19 @@ def test_a_folder_that_is_no_artefact_is_refused_at_once(model: Path, tmp_path: 
     assert seen == []
 
 
+@pytest.mark.parametrize("target", ["x86-64-v2", "x86-64-v3", "x86-64-v4"])
+def test_named_targets_of_this_architecture_are_verified(
+    model: Path, tmp_path: Path, target: str
+) -> None:
+    chosen, host = find_target(target), find_target("host")
+    if host.arch != chosen.arch or not set(chosen.features) <= set(host.features):
+        pytest.skip(f"this machine does not run code for {target}")
+    report = planish.compile(model, tmp_path / "out", target=target)
+    assert report.verification is not None
+    assert report.verification.ok
+    assert set(report.manifest.features) == set(chosen.features)
+
+
 def test_code_for_another_cpu_is_not_verified(model: Path, tmp_path: Path) -> None:
     if shutil.which("aarch64-linux-gnu-gcc") is None:
         pytest.skip("needs aarch64-linux-gnu-gcc")

@@ -19,6 +19,7 @@ from tvm.s_tir import Schedule
 from planish.ir.errors import TargetError
 from planish.ir.target import Target
 from planish.targets.codegen import build_object
+from planish.targets.lowering import LoweredKernel
 from planish.targets.expressions import vector_math
 from planish.targets.hardware import TARGETS, detect_host
 from planish.targets.linking import find_toolchain
@@ -82,7 +83,9 @@ def _link(
 ) -> Path:
     """A library linked with nothing but `libraries`: an undefined symbol fails."""
     object_file, library = folder / "vec.o", folder / "libvec.so"
-    object_file.write_bytes(build_object(functions, target))
+    object_file.write_bytes(
+        build_object({name: LoweredKernel(f) for name, f in functions.items()}, target)
+    )
     compiler = find_toolchain(target.triple).command
     flags = ["-shared", "-nostdlib", "-Wl,--no-undefined"]
     subprocess.run([*compiler, *flags, "-o", library, object_file, *libraries], check=True)
