@@ -233,12 +233,13 @@ def _build(group: _Group, new: dict[Value, Value]) -> Node:
     members = list(reversed(group.members))
     inputs: dict[Value, Input] = {}
     inner: dict[Value, Value] = {}
+    emitted = op_def(group.root.op).kind is OpKind.EMITTED  # reads buffers, not expressions
 
     def inside(value: Value) -> Value:
         if value in inner:
             return inner[value]
         outer = new.get(value, value)
-        if isinstance(outer, Constant) and outer.type.elements == 1:
+        if isinstance(outer, Constant) and outer.type.elements == 1 and not emitted:
             return outer
         if outer not in inputs:
             inputs[outer] = Input(outer.type, outer.name)

@@ -85,7 +85,6 @@ def _loop_passes() -> tvm.ir.transform.Pass:
             t.StorageRewrite(),
             s.HoistIfThenElse(),
             t.UnrollLoop(),
-            s.RenormalizeSplitPattern(),
             t.StmtSimplify(),
             t.RemoveNoOp(),
             s.RewriteUnsafeSelect(),

@@ -15,7 +15,7 @@ from planish.ir.ops import op_def
 from planish.ir.schedule import Schedule
 from planish.targets.emitters import EMITTERS
 from planish.targets.expressions import contraction, reduction
-from planish.targets.expressions.elementwise import ELEMENTWISE, const, elementwise
+from planish.targets.expressions.elementwise import ELEMENTWISE, cast, const, elementwise
 from planish.targets.expressions.movement import MOVEMENT, movement, reshaped
 from planish.targets.expressions.view import Expr, Indices, Stages, Tiling, View, stored
 from planish.targets.replay import replay
@@ -44,6 +44,10 @@ ANCHORS: Mapping[str, Anchor] = {
 
 #: Every op that has a lowering; a test holds it against the op table.
 LOWERED = frozenset((*ANCHORS, *ELEMENTWISE, *MOVEMENT, *EMITTERS))
+
+#: Element types that anchors do not compute in: sums of float16 lose their digits, and overflow;
+#: TVM cannot reduce vectors of bool.
+_WORKING = {"float16": "float32", "bool": "int8"}
 
 #: Element types that kernels compute with.
 COMPUTED = frozenset(
@@ -169,12 +173,20 @@ def _literal(value: Constant) -> View:
 
 def _lower_node(node: Node, inputs: Sequence[View], stages: Stages, plan: Schedule) -> View:
     if node.op in ANCHORS:
-        return _named(node, ANCHORS[node.op](node, inputs, stages, plan))
+        wide = [_cast(view, _WORKING.get(view.dtype, view.dtype)) for view in inputs]
+        view = ANCHORS[node.op](node, wide, stages, plan)
+        return _named(node, _cast(view, node.output.type.dtype.value))
     if node.op in ELEMENTWISE:
         return elementwise(node, inputs)
     if node.op in MOVEMENT:
         return movement(node, inputs, stages.bindings)
     raise TargetError(f"{node.where()} has no lowering yet")
+
+
+def _cast(view: View, dtype: str) -> View:
+    if view.dtype == dtype:
+        return view
+    return View(view.shape, dtype, lambda idx: cast(view.read(idx), dtype))
 
 
 def _named(node: Node, view: View) -> View:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from tvm import tirx
+
 from planish.ir.graph import Node
 from planish.targets.emitters import cumulative, indexing, recurrent, sorting
-from tvm import tirx
 
 #: Emitter name (as in Schedule.emitter) → writer of the kernel's function.
 EMITTERS: Mapping[str, Callable[[Node], tirx.PrimFunc]] = {

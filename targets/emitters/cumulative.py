@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from tvm import tirx
+from tvm.tirx.script import builder as T
+
 from planish.ir.graph import Node
 from planish.targets.emitters.function import Buffer, choice, function, rows_of, tasks
 from planish.targets.expressions.view import Expr
-from tvm import tirx
-from tvm.tirx.script import builder as T
 
 #: Sums are taken in a wider type: a chain of additions costs the same in it. Unsigned integers
 #: wrap around, where an overflow of signed ones would be undefined in LLVM.

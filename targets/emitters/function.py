@@ -7,11 +7,12 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
-from planish.ir.graph import Node, Value
-from planish.targets.expressions.view import Expr
 from tvm import tirx
 from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script import builder as T
+
+from planish.ir.graph import Node, Value
+from planish.targets.expressions.view import Expr
 
 Buffer = Any  # a TVM buffer variable
 Shape = tuple[int, ...]

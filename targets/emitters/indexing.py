@@ -10,13 +10,14 @@ import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack
 
+from tvm import tirx
+from tvm.tirx.script import builder as T
+
 from planish.ir.graph import Node
 from planish.targets.emitters.function import Buffer, choice, function, tasks
 from planish.targets.expressions.elementwise import maximum, minimum
 from planish.targets.expressions.movement import wrapped
 from planish.targets.expressions.view import Expr
-from tvm import tirx
-from tvm.tirx.script import builder as T
 
 Put = Callable[[Expr, Expr], None]
 """Combines an update into the element at a place."""

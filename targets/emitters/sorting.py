@@ -10,11 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from tvm import tirx
+from tvm.tirx.script import builder as T
+
 from planish.ir.graph import Node
 from planish.targets.emitters.function import Buffer, choice, function, rows_of, tasks
 from planish.targets.expressions.view import Expr, once
-from tvm import tirx
-from tvm.tirx.script import builder as T
 
 #: Element type → type of its keys.
 _KEY = dict.fromkeys(("float64", "int64", "uint64"), "int64")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 from tvm import tirx
@@ -27,28 +28,90 @@ def like(value: float | int, expr: Expr) -> Expr:
     return tirx.const(value, dtype_of(expr))
 
 
+def is_nan(x: Expr) -> Expr:
+    """True for NaN, by its bits: TVM folds `x != x` to false, and does not vectorise isnan."""
+    dtype = dtype_of(x)
+    if dtype not in _EXPONENTS:
+        return const(False, "bool")
+    integer, exponent = _EXPONENTS[dtype]
+    bits = tirx.reinterpret(integer, x)
+    magnitude = tirx.bitwise_and(bits, const(2 ** (_bits(x) - 1) - 1, integer))
+    return magnitude > const(exponent, integer)
+
+
+#: Float type → integer type of its size, and the bits of infinity, above which NaNs lie.
+_EXPONENTS = {
+    "float64": ("int64", 0x7FF0000000000000),
+    "float32": ("int32", 0x7F800000),
+    "float16": ("int16", 0x7C00),
+}
+
+
 def maximum(a: Expr, b: Expr) -> Expr:
     """The larger one; NaN if either is NaN, unlike TVM's max."""
-    return tirx.Select(_wins(a >= b, a), a, b)
+    if _is_literal(a):
+        a, b = b, a
+    if _is_literal(b):
+        return tirx.Select(a < b, b, a)  # NaN compares false and stays
+    return tirx.Select(tirx.Or(a >= b, is_nan(a)), a, b)
 
 
 def minimum(a: Expr, b: Expr) -> Expr:
     """The smaller one; NaN if either is NaN, unlike TVM's min."""
-    return tirx.Select(_wins(a <= b, a), a, b)
+    if _is_literal(a):
+        a, b = b, a
+    if _is_literal(b):
+        return tirx.Select(b < a, b, a)
+    return tirx.Select(tirx.Or(a <= b, is_nan(a)), a, b)
 
 
-def _wins(better: Expr, a: Expr) -> Expr:
-    return tirx.Or(better, tirx.isnan(a)) if is_float(a) else better
+def _is_literal(x: Expr) -> bool:
+    """True for a constant that is a number."""
+    if isinstance(x, tirx.IntImm):
+        return True
+    return isinstance(x, tirx.FloatImm) and not math.isnan(float(x.value))
 
 
 def relu(x: Expr) -> Expr:
     """max(x, 0) that keeps NaN."""
+    if "uint" in dtype_of(x):
+        return x
     return tirx.Select(x < like(0, x), like(0, x), x)
 
 
 def divide(a: Expr, b: Expr) -> Expr:
-    """True quotient of floats, quotient toward zero of integers."""
-    return a / b if is_float(a) else tirx.truncdiv(a, b)
+    """True quotient of floats; of integers toward zero, and 0 if the divisor is 0."""
+    if is_float(a):
+        return a / b
+    quotient = tirx.truncdiv(a, _harmless(b))
+    if isinstance(b, tirx.IntImm) and b.value > 0:
+        return quotient
+    if "uint" not in dtype_of(a):
+        quotient = tirx.Select(tirx.EQ(b, like(-1, b)), like(0, a) - a, quotient)
+    return tirx.Select(tirx.EQ(b, like(0, b)), like(0, a), quotient)
+
+
+def _harmless(divisor: Expr) -> Expr:
+    """1 for an integer divisor of 0 or -1: processors trap on x / 0 and on the least integer / -1.
+
+    A remainder by 1 is 0, which is right for -1, and what numpy has for 0.
+    """
+    if isinstance(divisor, tirx.IntImm) and divisor.value > 0:
+        return divisor
+    traps = tirx.EQ(divisor, like(0, divisor))
+    if "uint" not in dtype_of(divisor):
+        traps = tirx.Or(traps, tirx.EQ(divisor, like(-1, divisor)))
+    return tirx.Select(traps, like(1, divisor), divisor)
+
+
+def _equal(a: Expr, b: Expr) -> Expr:
+    if dtype_of(a) == "bool":  # LLVM has no comparison of what TVM makes of bool vectors
+        return tirx.EQ(a.astype("int32"), b.astype("int32"))
+    return tirx.EQ(a, b)
+
+
+def _clip(x: Expr, low: Expr, high: Expr) -> Expr:
+    return with_names([maximum(x, low)], lambda above: minimum(above, high))
 
 
 def _sign(x: Expr) -> Expr:
@@ -61,9 +124,9 @@ def _sign(x: Expr) -> Expr:
 
 def _modulo(a: Expr, b: Expr, node: Node) -> Expr:
     if node.attrs["fmod"]:
-        return _libm("fmod", a, b) if is_float(a) else tirx.truncmod(a, b)
+        return _libm("fmod", a, b) if is_float(a) else tirx.truncmod(a, _harmless(b))
     if not is_float(a):
-        return tirx.floormod(a, b)
+        return tirx.floormod(a, _harmless(b))
     rest = _libm("fmod", a, b)
     differs = tirx.And(tirx.NE(rest, like(0, a)), tirx.NE(_negative(rest), _negative(b)))
     return tirx.Select(differs, rest + b, rest)
@@ -99,14 +162,30 @@ def _integer_power(a: Expr, exponent: int) -> Expr:
 
 
 def cast(x: Expr, dtype: str) -> Expr:
-    """x as `dtype`: to bool by comparison with zero, to integers toward zero."""
+    """x as `dtype`: to bool by comparison with zero, to integers toward zero, then wrapping."""
     if dtype == dtype_of(x):
         return x
     if dtype == "bool":
         return tirx.NE(x, like(0, x))
     if dtype_of(x) == "bool" and dtype != "int32":
         x = x.astype("int32")
+    if is_float(x) and dtype in _BY_WAY_OF:
+        x = x.astype(_BY_WAY_OF[dtype])
+    if is_float(x) and dtype == "uint64":
+        return with_names([x], _unsigned)
     return x.astype(dtype)
+
+
+#: Integers that floats reach through a wider one: LLVM leaves a conversion of what the type does
+#: not hold undefined, and processors disagree; -1.0 as uint8 is 255 here, as with numpy.
+_BY_WAY_OF = {"int8": "int32", "uint8": "int32", "int16": "int32", "uint16": "int32"} | {
+    "uint32": "int64"
+}
+
+
+def _unsigned(x: Expr) -> Expr:
+    negative = x.astype("int64").astype("uint64")
+    return tirx.Select(x < like(0, x), negative, x.astype("uint64"))
 
 
 def _is_inf(x: Expr, node: Node) -> Expr:
@@ -180,7 +259,7 @@ UNARY: dict[str, Callable[[Expr], Expr]] = {
     "relu": relu,
     "not": tirx.Not,
     "bitwise_not": tirx.bitwise_not,
-    "is_nan": tirx.isnan,
+    "is_nan": is_nan,
 }
 
 BINARY: dict[str, Callable[[Expr, Expr], Expr]] = {
@@ -190,7 +269,7 @@ BINARY: dict[str, Callable[[Expr, Expr], Expr]] = {
     "div": divide,
     "maximum": maximum,
     "minimum": minimum,
-    "equal": lambda a, b: tirx.EQ(a, b),
+    "equal": lambda a, b: _equal(a, b),
     "less": lambda a, b: a < b,
     "less_equal": lambda a, b: a <= b,
     "greater": lambda a, b: a > b,
@@ -207,6 +286,7 @@ BINARY: dict[str, Callable[[Expr, Expr], Expr]] = {
 
 #: Ops whose expression needs the node's attributes or constants.
 WITH_NODE: dict[str, Callable[..., Expr]] = {
+    "clip": lambda x, low, high, node: _clip(x, low, high),
     "cast": lambda x, node: cast(x, node.attrs["to"].value),
     "is_inf": _is_inf,
     "mod": _modulo,

@@ -10,10 +10,10 @@ from tvm import te, tirx
 
 from planish.ir.graph import Node
 from planish.ir.schedule import Schedule
-from planish.targets.expressions.elementwise import const, like, maximum, minimum
+from planish.targets.expressions.elementwise import const, divide, is_float, like, maximum, minimum
 from planish.targets.expressions.movement import reshaped
 from planish.targets.expressions.vector_math import exp, log
-from planish.targets.expressions.view import Expr, Indices, Stages, View, dtype_of, once
+from planish.targets.expressions.view import Expr, Indices, Stages, View, dtype_of, once, with_names
 
 Combine = Callable[..., Expr]
 
@@ -141,9 +141,10 @@ def reduce(node: Node, inputs: Sequence[View], stages: Stages, schedule: Schedul
 
 
 def _mean(total: Expr, count: int) -> Expr:
-    if "float" in dtype_of(total):
+    if is_float(total):
         return total / like(count, total)
-    return tirx.truncdiv(total, like(count, total))
+    dtype = dtype_of(total)  # which need not hold the count
+    return tirx.truncdiv(total.astype("int64"), const(count, "int64")).astype(dtype)
 
 
 def arg_reduce(node: Node, inputs: Sequence[View], stages: Stages, schedule: Schedule) -> View:
@@ -211,7 +212,11 @@ def pool(node: Node, inputs: Sequence[View], stages: Stages, schedule: Schedule)
     acc = stages.reduce("acc", shape, over, element, COMBINE[kind])
     if a["kind"] != "average":
         return acc
-    return View(shape, x.dtype, lambda idx: acc.read(idx) / _count(node, x, idx).astype(x.dtype))
+
+    def average(idx: Indices) -> Expr:
+        return with_names([acc.read(idx), _count(node, x, idx).astype(x.dtype)], divide)
+
+    return View(shape, x.dtype, average)
 
 
 def _count(node: Node, x: View, idx: Indices) -> Expr:
