@@ -85,6 +85,27 @@ def is_view(node: Node) -> bool:
     return node.op == "reshape"
 
 
+def is_padded(body: Graph) -> bool:
+    """True if a kernel ends in zero padding: its result is written inside the padded tensor."""
+    root = body.outputs[0]
+    return isinstance(root, Result) and _is_outer_padding(root.node)
+
+
+def inner_root(body: Graph) -> Value:
+    """What a kernel computes, before any padding that ends it."""
+    root = body.outputs[0]
+    if isinstance(root, Result) and _is_outer_padding(root.node):
+        return root.node.inputs[0]
+    return root
+
+
+def _is_outer_padding(node: Node) -> bool:
+    attrs = node.attrs
+    if node.op != "pad" or attrs["mode"] != "constant":
+        return False
+    return all(n >= 0 for n in (*attrs["before"], *attrs["after"]))
+
+
 def storage(value: Value) -> Value:
     """The value whose memory `value` shares, through views."""
     while isinstance(value, Result) and is_view(value.node):
@@ -205,7 +226,13 @@ def _stands_alone(node: Node) -> bool:
 
 def _moves(group: _Group) -> bool:
     """True if the group moves elements, so that no anchor can have it as its epilogue."""
-    return any(op_def(member.op).kind is OpKind.MOVEMENT for member in group.members)
+    return any(op_def(m.op).kind is OpKind.MOVEMENT for m in _computing(group))
+
+
+def _computing(group: _Group) -> list[Node]:
+    """The members without a padding at the end, which is only a place to write to."""
+    ends_padded = _is_outer_padding(group.root)
+    return [m for m in group.members if not (ends_padded and m is group.root)]
 
 
 def _is_dear(node: Node) -> bool:
@@ -215,17 +242,16 @@ def _is_dear(node: Node) -> bool:
 def _is_epilogue(anchor: Node, group: _Group) -> bool:
     """True if the group only computes element-wise on the anchor's own shape."""
     shape = anchor.output.type.shape
-    if group.root.output.type.shape != shape:
-        return False
     follows = {anchor}
-    for member in reversed(group.members):
+    for member in reversed(_computing(group)):
         if any(isinstance(v, Result) and v.node in follows for v in member.inputs):
             if op_def(member.op).kind is not OpKind.ELEMENTWISE:
                 return False
             if member.output.type.shape != shape:
                 return False
             follows.add(member)
-    return True
+    computed = group.root.inputs[0] if _is_outer_padding(group.root) else group.root.output
+    return computed.type.shape == shape
 
 
 def _build(group: _Group, new: dict[Value, Value]) -> Node:

@@ -11,7 +11,6 @@ from tvm import s_tir, tirx
 from tvm_ffi.structural import structural_map
 
 from planish.ir.target import Target
-from planish.targets.expressions.view import Tiling
 from planish.targets.lowering import LoweredKernel
 
 #: Bytes that one function may keep in its stack frame; larger buffers come from the runtime.
@@ -40,11 +39,10 @@ def build_object(kernels: Mapping[str, LoweredKernel], target: Target) -> bytes:
     named = {name: k.func.with_attr("global_symbol", name) for name, k in kernels.items()}
     module = tirx.transform.BindTarget(described)(tvm.IRModule(named))
     module = _block_passes()(module)
-    untiled = {
-        var: _without_tiles(func, kernels[var.name_hint].tiling)
-        for var, func in module.functions.items()
+    placed = {
+        var: kernels[var.name_hint].placement.apply(func) for var, func in module.functions.items()
     }
-    module = _loop_passes()(tvm.IRModule(untiled))
+    module = _loop_passes()(tvm.IRModule(placed))
     plain = {var: _plain_signature(func) for var, func in module.functions.items()}
     module = tirx.transform.LowerTVMBuiltin()(tvm.IRModule(plain))
     module = tirx.transform.LowerIntrin()(module)
@@ -90,27 +88,6 @@ def _loop_passes() -> tvm.ir.transform.Pass:
             s.RewriteUnsafeSelect(),
         ]
     )
-
-
-def _without_tiles(func: tirx.PrimFunc, tiling: Tiling | None) -> tirx.PrimFunc:
-    """The function whose result is stored untiled: the last tile may overlap the one before.
-
-    TVM's tensor expressions cannot write an element twice, so the places are put right here.
-    """
-    if tiling is None:
-        return func
-    tiled = func.params[-1]
-    shape = [int(n) for n in tiled.shape]
-    untiled = (*shape[: tiling.axis], tiling.extent, *shape[tiling.axis + 2 :])
-    result = tirx.decl_buffer(untiled, str(tiled.dtype), tiled.name)
-
-    def place(store: tirx.BufferStore) -> tirx.BufferStore:
-        if not store.buffer.same_as(tiled):
-            return store
-        return tirx.BufferStore(result, store.value, tiling.whole(tuple(store.indices)))
-
-    body = structural_map(func.body, (tirx.BufferStore, place))
-    return tirx.PrimFunc([*func.params[:-1], result], body, func.ret_type, func.attrs)
 
 
 def _plain_signature(func: tirx.PrimFunc) -> tirx.PrimFunc:

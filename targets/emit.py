@@ -49,7 +49,7 @@ def emit(graph: Graph, target: Target, name: str, *, progress: Progress | None =
     `progress(stage, done, total)` is told of each kernel. Raises TargetError or ScheduleError
     that names the ONNX nodes of a kernel that cannot be compiled.
     """
-    kernels = [node for node in graph.nodes if not is_view(node)]
+    kernels = [node for node in graph.nodes if not is_view(node) and _writes(node)]
     symbols = _symbols(kernels)
     distinct = {symbols[node]: node for node in reversed(kernels)}
     lowered = {}
@@ -72,6 +72,11 @@ def emit(graph: Graph, target: Target, name: str, *, progress: Progress | None =
     )
     infos = tuple(_info(node) for node in kernels)
     return Emitted(plan, code, memory.weights, infos)
+
+
+def _writes(kernel: Node) -> bool:
+    """False for a kernel whose outputs have no elements: it is never called."""
+    return any(value.type.elements for value in kernel.outputs)
 
 
 def _symbols(kernels: list[Node]) -> dict[Node, str]:

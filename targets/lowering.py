@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from tvm import te, tirx
 
 from planish.ir.errors import ScheduleError, TargetError
-from planish.ir.graph import Constant, Graph, Node, Value
+from planish.ir.graph import Constant, Graph, Node, Result, Value
 from planish.ir.op import OpKind
 from planish.ir.ops import op_def
 from planish.ir.schedule import Schedule
+from planish.passes.fuse import inner_root, is_padded
 from planish.targets.emitters import EMITTERS
 from planish.targets.expressions import contraction, reduction
 from planish.targets.expressions.elementwise import ELEMENTWISE, cast, const, elementwise
+from planish.targets.expressions.empty import has_empty, is_empty, nothing, of_nothing
 from planish.targets.expressions.movement import MOVEMENT, movement, reshaped
-from planish.targets.expressions.view import Expr, Indices, Stages, Tiling, View, stored
+from planish.targets.expressions.view import Expr, Indices, Stages, View, stored
+from planish.targets.placement import Padding, Placement
 from planish.targets.replay import replay
 
 Anchor = Callable[[Node, Sequence[View], Stages, Schedule], View]
@@ -70,10 +73,10 @@ COMPUTED = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class LoweredKernel:
-    """A scheduled function; with `tiling` its last parameter has one axis in tiles still."""
+    """A scheduled function, and where its last parameter really lies."""
 
     func: tirx.PrimFunc
-    tiling: Tiling | None = None
+    placement: Placement = field(default_factory=Placement)
 
 
 def lower_kernel(kernel: Node) -> LoweredKernel:
@@ -91,10 +94,22 @@ def lower_kernel(kernel: Node) -> LoweredKernel:
         return LoweredKernel(EMITTERS[plan.emitter](kernel))
     stages = Stages()
     func = _expressions(body, stages, plan)
+    placement = Placement(stages.tiling, _padding(body), ("parallel", True) in plan.choices)
+    if has_empty(body):
+        return LoweredKernel(func, placement)
     try:
-        return LoweredKernel(replay(func, stages, plan), stages.tiling)
+        return LoweredKernel(replay(func, stages, plan), placement)
     except ScheduleError as error:
         raise ScheduleError(f"{kernel.where()}: {error}") from None
+
+
+def _padding(body: Graph) -> Padding | None:
+    if not is_padded(body):
+        return None
+    pad = body.outputs[0]
+    assert isinstance(pad, Result)
+    attrs, inner = pad.node.attrs, pad.node.inputs[0].type.static_shape
+    return Padding(attrs["before"], inner, pad.type.static_shape, attrs["value"])
 
 
 def _check_types(kernel: Node, body: Graph) -> None:
@@ -108,20 +123,25 @@ def _check_types(kernel: Node, body: Graph) -> None:
 
 def _expressions(body: Graph, stages: Stages, plan: Schedule) -> tirx.PrimFunc:
     params = [
-        te.placeholder(value.type.static_shape or (1,), value.type.dtype.value, f"in{i}")
+        te.placeholder(_stored_shape(value), value.type.dtype.value, f"in{i}")
         for i, value in enumerate(body.inputs)
     ]
     views: dict[Value, View] = {}
     for value, param in zip(body.inputs, params):
         views[value] = stored(param) if value.type.rank else _scalar(param)
+    views.update((value, nothing(value)) for value in body.values() if is_empty(value))
     users = body.users()
     for node in body.nodes:
+        if node.output is body.outputs[0] and is_padded(body):
+            break  # the placement writes it
+        if node.output in views:
+            continue  # empty
         inputs = [_view(views, value) for value in node.inputs]
         view = _lower_node(node, inputs, stages, plan)
         if _is_worth_binding(node) and len(users[node.output]) > 1:
             view = stages.bindings.shared(view, f"v{len(views)}")
         views[node.output] = view
-    (root,) = body.outputs
+    root = inner_root(body)
     out = _view(views, root)
     shape = root.type.static_shape
     flat = _out_shape(plan, shape)
@@ -136,6 +156,11 @@ def _expressions(body: Graph, stages: Stages, plan: Schedule) -> tirx.PrimFunc:
 
     stages.compute("out", loops, element, _out_axes(stages, len(loops)))
     return te.create_prim_func([*params, stages.tensors["out"]])
+
+
+def _stored_shape(value: Value) -> tuple[int, ...]:
+    """The shape of a parameter; TVM knows neither tensors of rank 0 nor empty ones."""
+    return (1,) if is_empty(value) else value.type.static_shape or (1,)
 
 
 def _out_shape(plan: Schedule, shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -173,6 +198,8 @@ def _literal(value: Constant) -> View:
 
 def _lower_node(node: Node, inputs: Sequence[View], stages: Stages, plan: Schedule) -> View:
     if node.op in ANCHORS:
+        if any(is_empty(value) for value in node.inputs):
+            return of_nothing(node)
         wide = [_cast(view, _WORKING.get(view.dtype, view.dtype)) for view in inputs]
         view = ANCHORS[node.op](node, wide, stages, plan)
         return _named(node, _cast(view, node.output.type.dtype.value))

@@ -10,6 +10,7 @@ from planish.ir.graph import Node
 from planish.ir.op import OpKind
 from planish.ir.ops import op_def
 from planish.ir.target import Target
+from planish.passes.fuse import inner_root, is_padded
 
 #: Movement ops that choose between sources by index: a vector of them would become lane by lane
 #: code, while LLVM unrolls the scalar loop well.
@@ -20,6 +21,8 @@ def _is_flat(kernel: Node) -> bool:
     """True if every tensor is read in the order in which it lies in memory."""
     (body,) = kernel.regions
     shape = kernel.output.type.shape
+    if is_padded(body):
+        return False
     return all(
         op_def(node.op).kind is OpKind.ELEMENTWISE or node.op == "reshape" for node in body.nodes
     ) and all(value.type.shape == shape or value.type.elements == 1 for value in body.inputs)
@@ -27,8 +30,11 @@ def _is_flat(kernel: Node) -> bool:
 
 def _is_vectorizable(kernel: Node) -> bool:
     """True if a vector of the last axis is read from one place in each source."""
-    for node in kernel.regions[0].nodes:
+    (body,) = kernel.regions
+    for node in body.nodes:
         rank = node.output.type.rank
+        if node.output is body.outputs[0] and is_padded(body):
+            continue
         if node.op == "pad" and not (node.attrs["before"][-1] or node.attrs["after"][-1]):
             continue
         if node.op == "concat" and node.attrs["axis"] % rank != rank - 1:
@@ -60,7 +66,7 @@ def options(kernel: Node, target: Target) -> Mapping[str, tuple[Any, ...]]:
 
 def pick(kernel: Node, target: Target) -> Choices:
     """Flat where possible; the widest vector that leaves no tail."""
-    shape = kernel.output.type.static_shape
+    shape = inner_root(kernel.regions[0]).type.static_shape
     flat = _is_flat(kernel)
     vector = 1
     if flat:

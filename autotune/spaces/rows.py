@@ -16,6 +16,7 @@ from planish.autotune.spaces.space import (
 )
 from planish.ir.graph import Node
 from planish.ir.target import Target
+from planish.passes.fuse import inner_root
 
 
 def _anchor(kernel: Node) -> Node:
@@ -62,7 +63,7 @@ def pick(kernel: Node, target: Target) -> Choices:
     lanes = target.lanes(_anchor(kernel).inputs[0].type.dtype.itemsize)
     _, length, contiguous = _rows(kernel)
     count = next((c for c in (2 * lanes, lanes) if length >= 2 * c), 1) if contiguous else 1
-    shape = kernel.output.type.static_shape
+    shape = inner_root(kernel.regions[0]).type.static_shape
     vector = 1
     if not _anchor(kernel).op.startswith("reduce") and shape:
         vector = widest_vector(shape[-1], lanes) if contiguous else 1

@@ -18,6 +18,7 @@ from planish.autotune.spaces.space import (
 )
 from planish.ir.graph import Node
 from planish.ir.target import Target
+from planish.passes.fuse import inner_root
 
 
 def _anchor(kernel: Node) -> Node:
@@ -56,7 +57,7 @@ def options(kernel: Node, target: Target) -> Mapping[str, tuple[Any, ...]]:
 def pick(kernel: Node, target: Target) -> Choices:
     """The widest vector of the last axis that leaves no tail."""
     anchor = _anchor(kernel)
-    shape = kernel.output.type.static_shape
+    shape = inner_root(kernel.regions[0]).type.static_shape
     lanes = target.lanes(anchor.output.type.dtype.itemsize)
     vector = 1
     if shape and _reads_last_axis_in_order(anchor):

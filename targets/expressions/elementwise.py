@@ -49,6 +49,8 @@ _EXPONENTS = {
 
 def maximum(a: Expr, b: Expr) -> Expr:
     """The larger one; NaN if either is NaN, unlike TVM's max."""
+    if not is_float(a):
+        return tirx.max(a, b)
     if _is_literal(a):
         a, b = b, a
     if _is_literal(b):
@@ -58,6 +60,8 @@ def maximum(a: Expr, b: Expr) -> Expr:
 
 def minimum(a: Expr, b: Expr) -> Expr:
     """The smaller one; NaN if either is NaN, unlike TVM's min."""
+    if not is_float(a):
+        return tirx.min(a, b)
     if _is_literal(a):
         a, b = b, a
     if _is_literal(b):
@@ -112,6 +116,14 @@ def _equal(a: Expr, b: Expr) -> Expr:
 
 def _clip(x: Expr, low: Expr, high: Expr) -> Expr:
     return with_names([maximum(x, low)], lambda above: minimum(above, high))
+
+
+def _negate(x: Expr) -> Expr:
+    if is_float(x):
+        return x * like(-1, x)
+    if "uint" in dtype_of(x):  # TVM holds 0 - x for 0
+        return tirx.bitwise_not(x) + like(1, x)
+    return like(0, x) - x
 
 
 def _sign(x: Expr) -> Expr:
@@ -243,7 +255,7 @@ _LIBM = {
 
 UNARY: dict[str, Callable[[Expr], Expr]] = {
     **_LIBM,
-    "neg": lambda x: like(0, x) - x if not is_float(x) else x * like(-1, x),
+    "neg": lambda x: _negate(x),
     "abs": lambda x: x if "uint" in dtype_of(x) else tirx.abs(x),
     "sqrt": tirx.sqrt,
     "exp": vector_math.exp,

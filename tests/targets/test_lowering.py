@@ -164,6 +164,22 @@ def test_movement(tmp_path: Path) -> None:
     cases.check(tmp_path)
 
 
+def test_padding_after_an_anchor(tmp_path: Path) -> None:
+    """The kernel writes inside the padded tensor and fills the border."""
+    cases = Cases()
+    x = cases.input(1, 2, 9, 14, 16)
+    border = dict(before=(0, 0, 1, 2, 0), after=(0, 0, 3, 0, 0))
+    conv = emit("blocked_conv", x, weights(2, 2, 1, 1, 16, 16), strides=(1, 1), dilations=(1, 1))
+    cases.add("conv", emit("pad", emit("relu", conv), **border))
+    cases.add("value", emit("pad", emit("exp", x), **border, value=-2.5))
+    rows = cases.input(5, 37)
+    softmax = emit("softmax", rows, axis=1)
+    cases.add("rows", emit("pad", softmax, before=(2, 3), after=(0, 1)))
+    product = emit("matmul", rows, weights(37, 24))
+    cases.add("matmul", emit("pad", product, before=(1, 0), after=(0, 5)))
+    cases.check(tmp_path)
+
+
 def test_fused_padding_does_not_read_out_of_bounds(tmp_path: Path) -> None:
     """A value read twice under the guard of a pad is bound under that guard."""
     cases = Cases()
