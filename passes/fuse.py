@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass, field
 
 from planish.ir.builder import make_node
@@ -10,6 +10,7 @@ from planish.ir.graph import Constant, Graph, Input, Node, Result, Value, with_i
 from planish.ir.op import OpKind
 from planish.ir.ops import op_def
 from planish.ir.target import Target
+from planish.passes.views import choose_views, places_of
 
 #: Nodes in one kernel at most: longer chains gain nothing and compile slowly.
 LARGEST_KERNEL = 48
@@ -58,7 +59,7 @@ _ABSORBING = frozenset(
 
 
 def fuse(graph: Graph, target: Target) -> Graph:
-    """Put every node but reshapes into a kernel; reshapes stay as views of one buffer.
+    """Put every node into a kernel but views, whose result is part of another tensor's memory.
 
     before: %1 = conv(%x, @w)  %2 = add(%1, @b)  %3 = relu(%2)
     after:  %3 = kernel(%x, @w, @b) { conv, add, relu }
@@ -67,22 +68,18 @@ def fuse(graph: Graph, target: Target) -> Graph:
     element-wise or movement, or it is that kernel's only anchor (a contraction, reduction or
     composite) and all that follows it there is element-wise on the same shape.
     """
-    groups = _Grouping(graph).assign()
+    views = choose_views(graph).views
+    groups = _Grouping(graph, views).assign()
     new: dict[Value, Value] = {}
     for node in graph.nodes:
-        if is_view(node):
+        if node in views:
             kept = with_inputs(node, [new.get(v, v) for v in node.inputs])
             new[node.output] = kept.output
         elif groups[node].root is node:
             kernel = _build(groups[node], new)
             new.update(zip(node.outputs, kernel.outputs))
-    outputs = _distinct([new.get(value, value) for value in graph.outputs])
-    return Graph(graph.inputs, tuple(outputs), graph.output_names, graph.name)
-
-
-def is_view(node: Node) -> bool:
-    """True for a node that only renames its input's memory."""
-    return node.op == "reshape"
+    fused = [new.get(value, value) for value in graph.outputs]
+    return Graph(graph.inputs, tuple(_distinct(fused)), graph.output_names, graph.name)
 
 
 def is_padded(body: Graph) -> bool:
@@ -106,13 +103,6 @@ def _is_outer_padding(node: Node) -> bool:
     return all(n >= 0 for n in (*attrs["before"], *attrs["after"]))
 
 
-def storage(value: Value) -> Value:
-    """The value whose memory `value` shares, through views."""
-    while isinstance(value, Result) and is_view(value.node):
-        value = value.node.inputs[0]
-    return value
-
-
 @dataclass(slots=True, eq=False)
 class _Group:
     """A kernel under construction; `members` in reverse topological order, root first."""
@@ -123,14 +113,15 @@ class _Group:
 
 
 class _Grouping:
-    def __init__(self, graph: Graph) -> None:
+    def __init__(self, graph: Graph, views: Container[Node]) -> None:
         self.graph = graph
+        self.views = views
         self.users = graph.users()
         self.groups: dict[Node, _Group] = {}
 
     def assign(self) -> dict[Node, _Group]:
         for node in reversed(self.graph.nodes):
-            if is_view(node):
+            if node in self.views:
                 continue
             group = self._common_group(node)
             if group is None or not self._may_join(node, group):
@@ -147,7 +138,7 @@ class _Grouping:
             return None
         found: _Group | None = None
         for user, _ in self.users[node.output]:
-            if user is None or is_view(user):
+            if user is None or user in self.views:
                 return None
             group = self.groups[user]
             if found is not None and group is not found:
@@ -296,8 +287,9 @@ def _distinct(outputs: list[Value]) -> list[Value]:
     """Copy outputs that would share memory with an input, a constant or an earlier output."""
     taken: set[Value] = set()
     result: list[Value] = []
+    places = places_of(Graph((), tuple(outputs)))
     for value in outputs:
-        owner = storage(value)
+        owner = places.of(value).owner
         if isinstance(owner, Result) and owner not in taken:
             taken.add(owner)
             result.append(value)

@@ -1,4 +1,4 @@
-"""What a pass is."""
+"""What a pass is, and a step of a pipeline."""
 
 from __future__ import annotations
 
@@ -14,12 +14,18 @@ Pass = Callable[[Graph, Target], Graph]
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One line of a pipeline: a pass and why it stands where it stands."""
+    """One line of a pipeline: a pass and why it stands where it stands.
+
+    `origin` says whose pass it is where it is not one of planish's ("my_module:my_pass"); `label`
+    is its name where that is not the function's.
+    """
 
     run: Pass
     why: str
+    origin: str = ""
+    label: str = ""
 
     @property
     def name(self) -> str:
         """The name of the pass, for `--print-after`, errors and golden files."""
-        return self.run.__name__
+        return self.label or getattr(self.run, "__name__", type(self.run).__name__)

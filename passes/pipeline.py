@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import traceback
 from collections.abc import Callable, Sequence
 
 from planish.ir.errors import PassError, UnsupportedModel
@@ -43,6 +44,10 @@ PIPELINE: tuple[Step, ...] = (
 Observer = Callable[[str, Graph, Graph, float], None]
 
 
+class CustomPassError(PassError):
+    """A pass that is not one of planish's failed: its author can mend it."""
+
+
 def run_pipeline(
     graph: Graph,
     target: Target,
@@ -54,7 +59,8 @@ def run_pipeline(
     """Run the passes in order, verifying the graph after each that changed it.
 
     A pass that raises, or leaves a graph that the verifier rejects, is a PassError that names
-    it. UnsupportedModel goes through as it is: it is about the model, not about the pass.
+    it (a CustomPassError that names file and line, if its step has an `origin`).
+    UnsupportedModel goes through as it is: it is about the model, not about the pass.
     """
     for step in passes:
         start = time.perf_counter()
@@ -64,7 +70,7 @@ def run_pipeline(
             try:
                 verify_graph(after)
             except Exception as error:
-                raise PassError(f"pass '{step.name}' left an invalid graph: {error}") from error
+                raise _error(step, f"left an invalid graph: {error}") from error
         if observer is not None:
             observer(step.name, graph, after, seconds)
         graph = after
@@ -73,9 +79,31 @@ def run_pipeline(
 
 def _run(step: Step, graph: Graph, target: Target) -> Graph:
     try:
-        return step.run(graph, target)
+        after = step.run(graph, target)
     except (UnsupportedModel, PassError):
         raise
     except Exception as error:
+        where = f" at {_place(error)}" if step.origin else ""
         detail = f"{type(error).__name__}: {error}"
-        raise PassError(f"pass '{step.name}' failed on graph '{graph.name}': {detail}") from error
+        raise _error(step, f"failed{where} on graph '{graph.name}': {detail}") from error
+    if not isinstance(after, Graph):
+        raise _error(step, f"must return a Graph, got {after!r}")
+    if [v.type for v in after.inputs] != [v.type for v in graph.inputs]:
+        raise _error(step, "changed the inputs of the graph; the caller's tensors would not fit")
+    if [v.type for v in after.outputs] != [v.type for v in graph.outputs]:
+        raise _error(step, "changed the types of the graph's outputs")
+    return after
+
+
+def _error(step: Step, what: str) -> PassError:
+    if step.origin:
+        return CustomPassError(f"pass '{step.name}' (from {step.origin}) {what}")
+    return PassError(f"pass '{step.name}' {what}")
+
+
+def _place(error: BaseException) -> str:
+    """File and line that raised an error or, if a chain of them, the first one."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{frame.filename}:{frame.lineno}"

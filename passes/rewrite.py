@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from planish.ir.errors import InvalidGraph
 from planish.ir.graph import Graph, Node, Result, Value
 from planish.passes.pattern import Match, Operation, Search
-
-_log = logging.getLogger("planish.passes")
+from planish.passes.trace import Event, report
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,15 +31,6 @@ class Rule:
     build: Callable[[Match], Value | Refusal | None]
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
-    """A rule fired at a node, or refused to."""
-
-    rule: str
-    where: str
-    refused: str | None = None
-
-
 def rewrite(
     graph: Graph, rules: Sequence[Rule], *, trace: list[Event] | None = None, limit: int = 0
 ) -> Graph:
@@ -62,13 +51,20 @@ def rewrite(
         if after is graph:
             break
         graph = after
-    for event in (*fired, *sweep.refused):
-        _log.debug(
-            "%s at %s%s", event.rule, event.where, f": {event.refused}" * bool(event.refused)
-        )
+    report([*fired, *sweep.refused])
     if trace is not None:
         trace += [*fired, *sweep.refused]
     return graph
+
+
+def _build(rule: Rule, match: Match) -> Value | Refusal | None:
+    """What a rule makes of a match; an error of the rule's tells which one, and where."""
+    try:
+        return rule.build(match)
+    except Exception as error:
+        raise InvalidGraph(
+            f"rule '{rule.name}' failed at {match.root.where()}: {type(error).__name__}: {error}"
+        ) from error
 
 
 def _index(rules: Sequence[Rule]) -> Callable[[str], list[Rule]]:
@@ -164,7 +160,7 @@ class _Sweep:
             match = search.find(rule.pattern, node)
             result: Value | Refusal | None
             if match is not None:
-                result = rule.build(match)
+                result = _build(rule, match)
             elif search.shared is not None:
                 result = Refusal(f"{search.shared.where()} has other users")
             else:

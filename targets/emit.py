@@ -12,7 +12,7 @@ from planish.ir.errors import TargetError
 from planish.ir.graph import Graph, Node, Value
 from planish.ir.ops import op_def
 from planish.ir.target import Target
-from planish.passes.fuse import is_view
+from planish.passes.views import VIEWS
 from planish.targets.codegen import build_object
 from planish.targets.lowering import lower_kernel
 from planish.targets.memory import MemoryPlan, plan_memory
@@ -49,7 +49,7 @@ def emit(graph: Graph, target: Target, name: str, *, progress: Progress | None =
     `progress(stage, done, total)` is told of each kernel. Raises TargetError or ScheduleError
     that names the ONNX nodes of a kernel that cannot be compiled.
     """
-    kernels = [node for node in graph.nodes if not is_view(node) and _writes(node)]
+    kernels = [node for node in graph.nodes if node.op not in VIEWS and _writes(node)]
     symbols = _symbols(kernels)
     distinct = {symbols[node]: node for node in reversed(kernels)}
     lowered = {}

@@ -9,6 +9,7 @@ import numpy as np
 from tvm import te, tirx
 
 from planish.ir.errors import ScheduleError, TargetError
+from planish.ir.extension import custom_op
 from planish.ir.graph import Constant, Graph, Node, Result, Value
 from planish.ir.op import OpKind
 from planish.ir.ops import op_def
@@ -16,6 +17,7 @@ from planish.ir.schedule import Schedule
 from planish.passes.fuse import inner_root, is_padded
 from planish.targets.emitters import EMITTERS
 from planish.targets.expressions import contraction, reduction
+from planish.targets.expressions.custom import custom, custom_emitter
 from planish.targets.expressions.elementwise import ELEMENTWISE, cast, const, elementwise
 from planish.targets.expressions.empty import has_empty, is_empty, nothing, of_nothing
 from planish.targets.expressions.movement import MOVEMENT, movement, reshaped
@@ -91,7 +93,9 @@ def lower_kernel(kernel: Node) -> LoweredKernel:
         raise ScheduleError(f"{kernel.where()} has no schedule")
     _check_types(kernel, body)
     if plan.emitter is not None:
-        return LoweredKernel(EMITTERS[plan.emitter](kernel))
+        added = custom_op(plan.emitter)
+        write = EMITTERS[plan.emitter] if added is None else custom_emitter(added)
+        return LoweredKernel(write(kernel))
     stages = Stages()
     func = _expressions(body, stages, plan)
     placement = Placement(stages.tiling, _padding(body), ("parallel", True) in plan.choices)
@@ -207,6 +211,9 @@ def _lower_node(node: Node, inputs: Sequence[View], stages: Stages, plan: Schedu
         return elementwise(node, inputs)
     if node.op in MOVEMENT:
         return movement(node, inputs, stages.bindings)
+    added = custom_op(node.op)
+    if added is not None:
+        return _named(node, custom(added, node, inputs, stages, plan))
     raise TargetError(f"{node.where()} has no lowering yet")
 
 

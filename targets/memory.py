@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from planish.ir.errors import TargetError
 from planish.ir.graph import Constant, Graph, Result, Value
-from planish.passes.fuse import is_view, storage
+from planish.passes.views import VIEWS, Places, places_of
 from planish.targets.plan import ALIGNMENT, Arg
 
 
@@ -28,6 +29,7 @@ class MemoryPlan:
     """Where each storage value lies; `lower_bound` is the largest sum of live bytes."""
 
     places: dict[Value, Arg]
+    views: Places
     arena_bytes: int
     lower_bound: int
     weights: tuple[tuple[int, np.ndarray], ...]
@@ -35,7 +37,13 @@ class MemoryPlan:
 
     def place(self, value: Value) -> Arg:
         """The place of a value, through views."""
-        return self.places[storage(value)]
+        found = self.views.of(value)
+        arg = self.places[found.owner]
+        if not found.offset:
+            return arg
+        if arg.space not in ("arena", "weights"):
+            raise TargetError(f"'{value.name}' is a part of the model's {arg.space}, not of memory")
+        return Arg(arg.space, arg.offset_or_index + found.offset)
 
 
 def plan_memory(graph: Graph) -> MemoryPlan:
@@ -44,14 +52,15 @@ def plan_memory(graph: Graph) -> MemoryPlan:
     Model inputs and outputs are the caller's buffers; the arena holds what lies between.
     """
     places: dict[Value, Arg] = {v: Arg("input", i) for i, v in enumerate(graph.inputs)}
+    views = places_of(graph)
     for index, value in enumerate(graph.outputs):
-        places[storage(value)] = Arg("output", index)
+        places[views.of(value).owner] = Arg("output", index)
     weights, total = _place_weights(graph, places)
-    buffers = [b for b in lifetimes(graph) if b.value not in places]
+    buffers = [b for b in lifetimes(graph, views) if b.value not in places]
     offsets = assign_offsets(buffers)
     places.update((b.value, Arg("arena", offset)) for b, offset in zip(buffers, offsets))
     end = max((o + _aligned(b.nbytes) for b, o in zip(buffers, offsets)), default=0)
-    return MemoryPlan(places, end, largest_live_set(buffers), weights, total)
+    return MemoryPlan(places, views, end, largest_live_set(buffers), weights, total)
 
 
 def _place_weights(
@@ -74,18 +83,20 @@ def _place_weights(
     return tuple(stored), end
 
 
-def lifetimes(graph: Graph) -> list[Buffer]:
+def lifetimes(graph: Graph, views: Places) -> list[Buffer]:
     """The buffers that kernels write, with the calls between which each must stay."""
-    calls = [node for node in graph.nodes if not is_view(node)]
+    calls = [node for node in graph.nodes if node.op not in VIEWS]
     first: dict[Value, int] = {}
     last: dict[Value, int] = {}
     for number, node in enumerate(calls):
         for value in node.inputs:
-            owner = storage(value)
+            owner = views.of(value).owner
             if isinstance(owner, Result):
                 last[owner] = number
         for value in node.outputs:
-            first[value] = last[value] = number
+            owner = views.of(value).owner
+            first.setdefault(owner, number)
+            last[owner] = number
     return [Buffer(value, value.type.nbytes, first[value], last[value]) for value in first]
 
 

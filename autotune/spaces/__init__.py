@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from planish.autotune.spaces import conv, loops, matmul, pointwise, rows, window
 from planish.autotune.spaces.space import Choices, Space, anchor_of
+from planish.ir.extension import custom_op
 from planish.ir.graph import Node
 from planish.ir.op import OpKind
 from planish.ir.ops import op_def
@@ -23,6 +24,8 @@ def space_of(kernel: Node) -> Space:
     if anchor.op.startswith("reduce_") and not rows.has_rows(kernel):
         return SPACES["window"]
     if op_def(anchor.op).kind is OpKind.EMITTED:
+        return SPACES["loops"]
+    if custom_op(anchor.op) is not None:  # nothing is known of its stages
         return SPACES["loops"]
     return _BY_ANCHOR[anchor.op]
 

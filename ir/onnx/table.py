@@ -8,6 +8,7 @@ function body that ONNX gives for them, or refused.
 
 from __future__ import annotations
 
+from planish.ir.extension import custom_converter
 from planish.ir.onnx import (
     activation,
     convolution,
@@ -211,7 +212,13 @@ TABLES: dict[str, dict[str, Row]] = {"": OPS, "ai.onnx.ml": ML_OPS}
 
 
 def converter_of(domain: str, op: str, version: int) -> Converter | None:
-    """The converter of an op at a version of its operator set, None if there is none."""
+    """The converter of an op at a version of its operator set, None if there is none.
+
+    That of a custom op goes first: its author wants the node as it is.
+    """
+    added = custom_converter(domain, op)
+    if added is not None:
+        return added
     row = TABLES.get(domain, {}).get(op, ())
     found = None
     for since, converter in row:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from planish.ir.errors import InvalidGraph
+from planish.ir.extension import custom_names, custom_op
 from planish.ir.op import OpDef
 from planish.ir.ops import (
     composite,
@@ -43,10 +44,16 @@ OPS: Mapping[str, OpDef] = MappingProxyType(
 
 
 def op_def(name: str) -> OpDef:
-    """The op of that name; InvalidGraph that offers the nearest names if there is none."""
+    """The op of that name, the compilation's own ones included (`planish.ir.extension`).
+
+    InvalidGraph that offers the nearest names if there is none.
+    """
     found = OPS.get(name)
     if found is None:
-        near = difflib.get_close_matches(name, OPS, n=3)
+        added = custom_op(name)
+        if added is not None:
+            return added.definition
+        near = difflib.get_close_matches(name, [*OPS, *custom_names()], n=3)
         hint = f"; did you mean {' or '.join(near)}?" if near else ""
         raise InvalidGraph(f"there is no op '{name}'{hint}")
     return found

@@ -90,9 +90,10 @@ def divide(a: Expr, b: Expr) -> Expr:
     quotient = tirx.truncdiv(a, _harmless(b))
     if isinstance(b, tirx.IntImm) and b.value > 0:
         return quotient
-    if "uint" not in dtype_of(a):
-        quotient = tirx.Select(tirx.EQ(b, like(-1, b)), like(0, a) - a, quotient)
-    return tirx.Select(tirx.EQ(b, like(0, b)), like(0, a), quotient)
+    factor = like(1, b) - _one_if_zero(b)
+    if "uint" not in dtype_of(b):
+        factor = factor - like(2, b) * _one_if_zero(b + like(1, b))
+    return quotient * factor
 
 
 def _harmless(divisor: Expr) -> Expr:
@@ -102,10 +103,19 @@ def _harmless(divisor: Expr) -> Expr:
     """
     if isinstance(divisor, tirx.IntImm) and divisor.value > 0:
         return divisor
-    traps = tirx.EQ(divisor, like(0, divisor))
+    safe = divisor + _one_if_zero(divisor)
     if "uint" not in dtype_of(divisor):
-        traps = tirx.Or(traps, tirx.EQ(divisor, like(-1, divisor)))
-    return tirx.Select(traps, like(1, divisor), divisor)
+        safe = safe + like(2, divisor) * _one_if_zero(divisor + like(1, divisor))
+    return safe
+
+
+def _one_if_zero(x: Expr) -> Expr:
+    """1 if the integer x is 0, else 0, without a comparison.
+
+    Inside a select on x, TVM would fold a comparison away, and then divide before selecting.
+    """
+    sign = tirx.shift_right(x | _negate(x), like(_bits(x) - 1, x))
+    return (sign & like(1, x)) ^ like(1, x)
 
 
 def _equal(a: Expr, b: Expr) -> Expr:

@@ -10,31 +10,9 @@ import pytest
 from planish.ir.builder import emit, make_node
 from planish.ir.graph import Graph, Input, Value, constant
 from planish.ir.types import DType, tensor
-from tests.targets.compiled import check_against_reference, random_inputs
+from tests.targets.compiled import Cases
 
 RNG = np.random.default_rng(7)
-
-
-class Cases:
-    """A graph with an input and an output for each case: compiled and linked once."""
-
-    def __init__(self) -> None:
-        self.inputs: list[Input] = []
-        self.outputs: dict[str, Value] = {}
-
-    def input(self, *shape: int, dtype: str = "float32") -> Input:
-        value = Input(tensor(dtype, shape), f"x{len(self.inputs)}")
-        self.inputs.append(value)
-        return value
-
-    def add(self, name: str, value: Value) -> None:
-        assert name not in self.outputs
-        self.outputs[name] = value
-
-    def check(self, folder: Path, **given: np.ndarray) -> None:
-        graph = Graph(tuple(self.inputs), tuple(self.outputs.values()), tuple(self.outputs))
-        inputs = random_inputs(graph, np.random.default_rng(3)) | given
-        check_against_reference(graph, inputs, folder)
 
 
 def weights(*shape: int) -> Value:
@@ -319,30 +297,4 @@ def test_blocked_conv(tmp_path: Path) -> None:
     y = emit("blocked_conv", first, w, strides=(2, 2), dilations=(1, 1))
     cases.add("first", y)
     cases.add("residual", emit("relu", emit("add", y, cases.input(*y.type.static_shape))))
-    cases.check(tmp_path)
-
-
-@pytest.mark.parametrize("hidden", [8, 37, 64])
-@pytest.mark.parametrize("reverse", [False, True])
-def test_recurrent(tmp_path: Path, hidden: int, reverse: bool) -> None:
-    cases = Cases()
-    n, steps, batch = hidden, 4, 2
-    small = constant(RNG.standard_normal((4 * n, n)).astype("float32") / 4)
-    state = cases.input(batch, n)
-    gates = cases.input(steps, batch, 4 * n)
-    inputs = [gates, small, state, cases.input(batch, n), weights(3 * n)]
-    for result in make_node("lstm", inputs, {"reverse": reverse}).outputs:
-        cases.add(f"lstm{result.index}", result)
-    gates = cases.input(steps, batch, 3 * n)
-    r = constant(np.asarray(small.data[: 3 * n]))
-    for linear in (False, True):
-        attrs = {"reverse": reverse, "linear_before_reset": linear}
-        for result in make_node("gru", [gates, r, weights(3 * n), state], attrs).outputs:
-            cases.add(f"gru{linear}{result.index}", result)
-    r = constant(np.asarray(small.data[:n]))
-    gates = cases.input(steps, batch, n)
-    for activation in ("tanh", "relu"):
-        attrs = {"reverse": reverse, "activation": activation}
-        for result in make_node("rnn", [gates, r, state], attrs).outputs:
-            cases.add(f"rnn{activation}{result.index}", result)
     cases.check(tmp_path)

@@ -1,0 +1,73 @@
+"""Passes over the schedules of single kernels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from planish.ir.errors import ScheduleError
+from planish.ir.graph import Graph, Node, Value
+from planish.ir.schedule import Schedule
+from planish.ir.target import Target
+from planish.passes.rewrite import Refusal
+from planish.passes.trace import Event, report
+
+
+@dataclass(frozen=True, slots=True)
+class LocalPass:
+    """A function from a kernel to the schedule that it shall have.
+
+    A Refusal says why the kernel keeps the schedule it has, for those who ask; None says that the
+    pass is not about such kernels. The kernel's present schedule is `kernel.attrs["schedule"]`,
+    None before the default schedules are assigned.
+    """
+
+    schedule: Callable[[Node, Target], Schedule | Refusal | None]
+
+    @property
+    def name(self) -> str:
+        """The function's name."""
+        return getattr(self.schedule, "__name__", type(self.schedule).__name__)
+
+    def __call__(self, graph: Graph, target: Target) -> Graph:
+        """The graph with the new schedules: a local pass runs like any other.
+
+        ScheduleError where the function gives something else than a schedule.
+        """
+        events: list[Event] = []
+
+        def rewrite(node: Node, inputs: tuple[Value, ...]) -> Sequence[Value] | None:
+            found = self.schedule(node, target) if node.op == "kernel" else None
+            if isinstance(found, Refusal):
+                events.append(Event(self.name, node.where(), found.reason))
+                return None
+            if found is None or found == node.attrs["schedule"]:
+                return None
+            if not isinstance(found, Schedule):
+                raise ScheduleError(
+                    f"{node.where()}: '{self.name}' must give a Schedule, a Refusal or None, "
+                    f"got {found!r}"
+                )
+            events.append(Event(self.name, node.where()))
+            return _with_schedule(node, found, inputs).outputs
+
+        after = graph.rebuild(rewrite)
+        report(events)
+        return after
+
+
+def _with_schedule(kernel: Node, schedule: Schedule, inputs: tuple[Value, ...]) -> Node:
+    return Node(
+        kernel.op,
+        inputs,
+        [result.type for result in kernel.outputs],
+        {**kernel.attrs, "schedule": schedule},
+        kernel.regions,
+        kernel.provenance,
+        [result.name for result in kernel.outputs],
+    )
+
+
+def local_pass(schedule: Callable[[Node, Target], Schedule | Refusal | None]) -> LocalPass:
+    """Decorator: the function as a local pass."""
+    return LocalPass(schedule)
