@@ -22,14 +22,15 @@ from planish.artefact.format import WEIGHTS, KernelInfo, Manifest, TensorInfo
 from planish.artefact.library import check_cpu
 from planish.artefact.loading import load
 from planish.artefact.writing import check_replaceable, write_artefact
-from planish.autotune.default_schedules import assign_default_schedules
+from planish.custom import PASSES, CustomPass, assemble, custom_ops
 from planish.inputs import index_bounds
 from planish.ir.errors import ArtefactError
+from planish.ir.extension import CustomOp, extended
 from planish.ir.graph import Graph
 from planish.ir.onnx import import_model
 from planish.ir.target import Target
 from planish.passes.pass_ import Step
-from planish.passes.pipeline import PIPELINE, Observer, run_pipeline
+from planish.passes.pipeline import Observer, run_pipeline
 from planish.targets.emit import Emitted, emit
 from planish.targets.hardware import find_target
 from planish.targets.linking import link_library
@@ -43,12 +44,6 @@ if TYPE_CHECKING:
 
 Progress = Callable[[str, int, int], None]
 """Called with (stage, done, total); total 0 where it is not known."""
-
-PASSES: tuple[Step, ...] = (
-    *PIPELINE,
-    Step(assign_default_schedules, "what nothing has scheduled better"),
-)
-"""What a compilation runs unless it is told otherwise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +93,9 @@ def compile(
     shapes: Mapping[str, Sequence[int]] | None = None,
     name: str | None = None,
     verify: bool = True,
-    passes: Sequence[Step] = PASSES,
+    passes: Sequence[CustomPass] = (),
+    ops: Sequence[CustomOp | str] = (),
+    pipeline: Sequence[Step] = PASSES,
     observer: Observer | None = None,
     threads: int | None = None,
     progress: Progress | None = None,
@@ -106,8 +103,9 @@ def compile(
     """Compiles an ONNX model (path, bytes or ModelProto) into the artefact folder `output`.
 
     `dims` fixes symbolic dimensions by name, `shapes` whole inputs. `name` prefixes the C interface
-    (default: the file's name). `passes` replaces the pipeline; `observer` sees the graph before and
-    after each of them. `threads` is how many cores the schedules are made for (default: the
+    (default: the file's name). `passes` run beside those of `pipeline`, which they leave in place
+    (see `planish.place`); `ops` are known to this compilation beside planish's. `observer` sees the
+    graph before and after each pass. `threads` is how many cores the schedules are made for (default: the
     target's). With `verify` the artefact is run on random inputs and compared with another
     implementation of the model before it is put in place.
 
@@ -122,10 +120,11 @@ def compile(
         chosen = dataclasses.replace(chosen, cores=threads)
     prefix = symbol_prefix(name or _default_name(model))
     stages = _Stages(progress)
+    steps = assemble(passes, pipeline)
     with stages.stage("import"):
         graph = import_model(model, dims=dims, shapes=shapes)
     with stages.stage("optimise"):
-        optimised = run_pipeline(graph, chosen, passes, observer=observer)
+        optimised = run_pipeline(graph, chosen, steps, observer=observer)
     with stages.stage("generate"):
         emitted = emit(optimised, chosen, prefix, progress=progress)
     manifest = _manifest(graph, emitted, chosen, dims or {}, shapes or {})

@@ -67,10 +67,7 @@ def run_pipeline(
         after = _run(step, graph, target)
         seconds = time.perf_counter() - start
         if verify and after is not graph:
-            try:
-                verify_graph(after)
-            except Exception as error:
-                raise _error(step, f"left an invalid graph: {error}") from error
+            _verify(step, graph, after)
         if observer is not None:
             observer(step.name, graph, after, seconds)
         graph = after
@@ -88,11 +85,24 @@ def _run(step: Step, graph: Graph, target: Target) -> Graph:
         raise _error(step, f"failed{where} on graph '{graph.name}': {detail}") from error
     if not isinstance(after, Graph):
         raise _error(step, f"must return a Graph, got {after!r}")
-    if [v.type for v in after.inputs] != [v.type for v in graph.inputs]:
-        raise _error(step, "changed the inputs of the graph; the caller's tensors would not fit")
-    if [v.type for v in after.outputs] != [v.type for v in graph.outputs]:
-        raise _error(step, "changed the types of the graph's outputs")
     return after
+
+
+def _verify(step: Step, before: Graph, after: Graph) -> None:
+    try:
+        verify_graph(after)
+    except Exception as error:
+        raise _error(step, f"left an invalid graph: {error}") from error
+    for side in ("inputs", "outputs"):
+        old, new = ([str(value.type) for value in getattr(g, side)] for g in (before, after))
+        if old != new:
+            raise _error(step, f"changed the {side} of the graph: {old} became {new}")
+    if before.output_names != after.output_names:
+        raise _error(
+            step,
+            f"renamed the outputs {list(before.output_names)} to {list(after.output_names)}; "
+            "hand them on: Graph(graph.inputs, outputs, graph.output_names)",
+        )
 
 
 def _error(step: Step, what: str) -> PassError:

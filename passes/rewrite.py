@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from planish.ir.errors import InvalidGraph
+from planish.ir.errors import InvalidGraph, UnsupportedModel
 from planish.ir.graph import Graph, Node, Result, Value
 from planish.passes.pattern import Match, Operation, Search
 from planish.passes.trace import Event, report
@@ -61,6 +61,8 @@ def _build(rule: Rule, match: Match) -> Value | Refusal | None:
     """What a rule makes of a match; an error of the rule's tells which one, and where."""
     try:
         return rule.build(match)
+    except UnsupportedModel:
+        raise
     except Exception as error:
         raise InvalidGraph(
             f"rule '{rule.name}' failed at {match.root.where()}: {type(error).__name__}: {error}"

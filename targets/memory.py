@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+import random
+from bisect import insort
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -101,31 +103,88 @@ def lifetimes(graph: Graph, views: Places) -> list[Buffer]:
 
 
 def assign_offsets(buffers: Sequence[Buffer]) -> list[int]:
-    """Offsets such that buffers alive together do not overlap: largest first, lowest gap."""
-    order = sorted(range(len(buffers)), key=lambda i: (-buffers[i].nbytes, buffers[i].first))
+    """Offsets such that buffers alive together do not overlap, in few bytes.
+
+    Each buffer in turn goes into the lowest gap; what the order is decides how well they pack.
+    Several orders are tried, then random changes of the best (seeded: the same plan every time),
+    until the arena is the largest live set or the trials are spent.
+    """
+    bound = largest_live_set(buffers)
+    best: list[int] = []
+    least, kept = -1, list(range(len(buffers)))
+    rng = random.Random(0)
+    for order in _orders(buffers):
+        offsets, end = _pack(buffers, order)
+        if least < 0 or end < least:
+            best, least, kept = offsets, end, order
+    trials = min(300, 3_000_000 // max(1, len(buffers) ** 2))
+    for _ in range(trials if least > bound else 0):
+        order = list(kept)
+        for _ in range(rng.randint(1, 3)):
+            order.insert(rng.randrange(len(order)), order.pop(rng.randrange(len(order))))
+        offsets, end = _pack(buffers, order)
+        if end <= least:
+            best, least, kept = offsets, end, order
+        if least == bound:
+            break
+    return best
+
+
+def _orders(buffers: Sequence[Buffer]) -> Iterator[list[int]]:
+    """Orders that pack well: large first, long-lived first, those of the fullest moment first."""
+    numbers = range(len(buffers))
+
+    def size(i: int) -> int:
+        return buffers[i].nbytes
+
+    def duration(i: int) -> int:
+        return buffers[i].last - buffers[i].first + 1
+
+    yield sorted(numbers, key=lambda i: (-size(i), buffers[i].first))
+    yield sorted(numbers, key=lambda i: (-size(i) * duration(i), buffers[i].first))
+    yield sorted(numbers, key=lambda i: (-duration(i), -size(i)))
+    peak = _fullest_moment(buffers)
+    distances = [max(b.first - peak, peak - b.last, 0) for b in buffers]
+    yield sorted(numbers, key=lambda i: (distances[i], -size(i)))
+    yield sorted(numbers, key=lambda i: (distances[i], -duration(i), -size(i)))
+
+
+def _pack(buffers: Sequence[Buffer], order: Sequence[int]) -> tuple[list[int], int]:
+    """The offsets when buffers are placed in `order`, and the end of the arena."""
     offsets = [0] * len(buffers)
-    placed: list[tuple[int, int, Buffer]] = []  # (begin, end, buffer), by begin
+    placed: list[tuple[int, int, int, int]] = []  # (begin, end, first, last), by begin
+    top = 0
     for index in order:
         buffer = buffers[index]
-        size = _aligned(buffer.nbytes)
-        begin = _lowest_gap(((b, e) for b, e, other in placed if _overlap(buffer, other)), size)
+        first, last = buffer.first, buffer.last
+        taken = ((b, e) for b, e, f, until in placed if f <= last and first <= until)
+        begin = _lowest_gap(taken, size := _aligned(buffer.nbytes))
         offsets[index] = begin
-        placed.append((begin, begin + size, buffer))
-        placed.sort(key=lambda entry: entry[0])
-    return offsets
+        insort(placed, (begin, begin + size, first, last))
+        top = max(top, begin + size)
+    return offsets, top
 
 
 def largest_live_set(buffers: Iterable[Buffer]) -> int:
     """The most bytes alive at once: no plan can need less."""
+    return max((live for _, live in _live_bytes(buffers)), default=0)
+
+
+def _fullest_moment(buffers: Iterable[Buffer]) -> int:
+    """The call during which the most bytes are alive."""
+    return max(_live_bytes(buffers), key=lambda entry: entry[1], default=(0, 0))[0]
+
+
+def _live_bytes(buffers: Iterable[Buffer]) -> Iterator[tuple[int, int]]:
+    """(call, bytes alive) at each call where that changes."""
     changes: dict[int, int] = {}
     for buffer in buffers:
         changes[buffer.first] = changes.get(buffer.first, 0) + _aligned(buffer.nbytes)
         changes[buffer.last + 1] = changes.get(buffer.last + 1, 0) - _aligned(buffer.nbytes)
-    live = peak = 0
+    live = 0
     for moment in sorted(changes):
         live += changes[moment]
-        peak = max(peak, live)
-    return peak
+        yield moment, live
 
 
 def _lowest_gap(taken: Iterable[tuple[int, int]], size: int) -> int:
@@ -135,10 +194,6 @@ def _lowest_gap(taken: Iterable[tuple[int, int]], size: int) -> int:
             break
         begin = max(begin, high)
     return begin
-
-
-def _overlap(a: Buffer, b: Buffer) -> bool:
-    return a.first <= b.last and b.first <= a.last
 
 
 def _aligned(nbytes: int) -> int:
