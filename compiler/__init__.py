@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from planish.artefact.loading import Model as Model
     from planish.artefact.loading import load as load
+    from planish.custom import place as place
     from planish.driver import CompileReport as CompileReport
     from planish.driver import compile as compile
     from planish.ir.errors import ArtefactError as ArtefactError
@@ -26,8 +27,10 @@ if TYPE_CHECKING:
     from planish.ir.errors import TargetError as TargetError
     from planish.ir.errors import TuningError as TuningError
     from planish.ir.errors import UnsupportedModel as UnsupportedModel
+    from planish.ir.extension import CustomOp as CustomOp
     from planish.ir.onnx import import_model as import_model
     from planish.ir.target import Target as Target
+    from planish.passes.local_pass import local_pass as local_pass
     from planish.targets.hardware import detect_host as detect_host
     from planish.targets.hardware import find_target as find_target
 
@@ -36,6 +39,9 @@ __version__ = "0.1.0"
 _HOME = {
     "compile": "planish.driver",
     "CompileReport": "planish.driver",
+    "place": "planish.custom",
+    "local_pass": "planish.passes.local_pass",
+    "CustomOp": "planish.ir.extension",
     "load": "planish.artefact.loading",
     "Model": "planish.artefact.loading",
     "import_model": "planish.ir.onnx",

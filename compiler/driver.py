@@ -121,27 +121,28 @@ def compile(
     prefix = symbol_prefix(name or _default_name(model))
     stages = _Stages(progress)
     steps = assemble(passes, pipeline)
-    with stages.stage("import"):
-        graph = import_model(model, dims=dims, shapes=shapes)
-    with stages.stage("optimise"):
-        optimised = run_pipeline(graph, chosen, steps, observer=observer)
-    with stages.stage("generate"):
-        emitted = emit(optimised, chosen, prefix, progress=progress)
-    manifest = _manifest(graph, emitted, chosen, dims or {}, shapes or {})
-    skipped = _obstacle(manifest, folder) if verify else "not asked for"
-    if skipped:
-        with stages.stage("link"):
-            unverified = dataclasses.replace(manifest, verify={"skipped": skipped})
-            manifest = _link(folder, unverified, emitted, chosen)
-        return CompileReport(prefix, folder, chosen, manifest, stages.seconds, unverified=skipped)
-    with _sibling(folder) as staging:
-        with stages.stage("link"):
-            manifest = _link(staging, manifest, emitted, chosen)
-        with stages.stage("verify"), load(staging, threads=threads) as loaded:
-            found = verify_artefact(loaded.run, graph, model)
-        with stages.stage("write"):
-            manifest = _put(staging, folder, manifest, found)
-    return CompileReport(prefix, folder, chosen, manifest, stages.seconds, found)
+    with extended(custom_ops(ops)):
+        with stages.stage("import"):
+            graph = import_model(model, dims=dims, shapes=shapes)
+        with stages.stage("optimise"):
+            optimised = run_pipeline(graph, chosen, steps, observer=observer)
+        with stages.stage("generate"):
+            emitted = emit(optimised, chosen, prefix, progress=progress)
+        manifest = _manifest(graph, emitted, chosen, dims or {}, shapes or {})
+        skipped = _obstacle(manifest, folder) if verify else "not asked for"
+        if skipped:
+            with stages.stage("link"):
+                unverified = dataclasses.replace(manifest, verify={"skipped": skipped})
+                manifest = _link(folder, unverified, emitted, chosen)
+            return CompileReport(prefix, folder, chosen, manifest, stages.seconds, unverified=skipped)
+        with _sibling(folder) as staging:
+            with stages.stage("link"):
+                manifest = _link(staging, manifest, emitted, chosen)
+            with stages.stage("verify"), load(staging, threads=threads) as loaded:
+                found = verify_artefact(loaded.run, graph, model)
+            with stages.stage("write"):
+                manifest = _put(staging, folder, manifest, found)
+        return CompileReport(prefix, folder, chosen, manifest, stages.seconds, found)
 
 
 def compile_graph(

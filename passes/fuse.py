@@ -54,6 +54,7 @@ _ABSORBING = frozenset(
         "softmax",
         "log_softmax",
         "layer_norm",
+        "rms_norm",
     ]
 )
 

@@ -45,6 +45,7 @@ ANCHORS: Mapping[str, Anchor] = {
     "softmax": reduction.softmax,
     "log_softmax": reduction.softmax,
     "layer_norm": reduction.layer_norm,
+    "rms_norm": reduction.rms_norm,
 }
 
 #: Every op that has a lowering; a test holds it against the op table.

@@ -28,26 +28,31 @@ def _is_flat(kernel: Node) -> bool:
     ) and all(value.type.shape == shape or value.type.elements == 1 for value in body.inputs)
 
 
+def _innermost(kernel: Node) -> int:
+    """The last axis of the result that has more than one element."""
+    shape = inner_root(kernel.regions[0]).type.static_shape
+    return max((d for d, n in enumerate(shape) if n > 1), default=max(0, len(shape) - 1))
+
+
 def _is_vectorizable(kernel: Node) -> bool:
     """True if a vector of the last axis is read from one place in each source."""
     (body,) = kernel.regions
+    behind = kernel.output.type.rank - 1 - _innermost(kernel)  # axes of one element after it
     for node in body.nodes:
-        rank = node.output.type.rank
+        last = node.output.type.rank - 1 - behind
         if node.output is body.outputs[0] and is_padded(body):
             continue
-        if node.op == "pad" and not (node.attrs["before"][-1] or node.attrs["after"][-1]):
+        if node.op == "pad" and not (node.attrs["before"][last] or node.attrs["after"][last]):
             continue
-        if node.op == "concat" and node.attrs["axis"] % rank != rank - 1:
+        if node.op == "concat" and node.attrs["axis"] % node.output.type.rank != last:
             continue
         if node.op == "gather" and node.attrs["axis"] % node.inputs[0].type.rank != (
-            node.inputs[0].type.rank - 1
+            node.inputs[0].type.rank - 1 - behind
         ):
             continue
-        if node.op in _BRANCHING:
+        if node.op in _BRANCHING or node.op in ("pack", "unpack", "reshape"):
             return False
-        if node.op == "transpose" and node.attrs["perm"][-1] != rank - 1:
-            return False
-        if node.op in ("pack", "unpack", "reshape"):
+        if node.op == "transpose" and node.attrs["perm"][last] != last:
             return False
     return True
 
@@ -72,14 +77,14 @@ def pick(kernel: Node, target: Target) -> Choices:
     if flat:
         vector = widest_vector(kernel.output.type.elements, _lanes(kernel, target))
     elif shape and _is_vectorizable(kernel):
-        vector = widest_vector(shape[-1], _lanes(kernel, target))
+        vector = widest_vector(shape[_innermost(kernel)], _lanes(kernel, target))
     return {"flat": flat, "vector": vector, "parallel": is_parallel(kernel, target)}
 
 
 def directives(kernel: Node, target: Target, choices: Choices) -> Steps:
-    """out: (all but the last axis) parallel | last axis in vectors."""
+    """out: (all but the last axis) parallel | last axis in vectors; trailing ones left out."""
     rank = max(1, kernel.output.type.rank)
-    axes = tuple(f"d{i}" for i in range(rank))
+    axes = tuple(f"d{i}" for i in range(rank if choices["flat"] else _innermost(kernel) + 1))
     steps: Steps = []
     if choices["flat"] and rank > 1:
         steps.append(("fuse", "out", axes, "i"))

@@ -18,6 +18,8 @@ from planish.ir.graph import Node
 from planish.ir.target import Target
 from planish.passes.fuse import inner_root
 
+_NORMS = ("layer_norm", "rms_norm")
+
 
 def _anchor(kernel: Node) -> Node:
     anchor = anchor_of(kernel)
@@ -29,7 +31,7 @@ def _rows(kernel: Node) -> tuple[tuple[int, ...], int, bool]:
     """Outer extents, row length, and whether a row's elements lie side by side."""
     anchor = _anchor(kernel)
     shape = anchor.inputs[0].type.static_shape
-    if anchor.op == "layer_norm":
+    if anchor.op in _NORMS:
         axis = anchor.attrs["axis"] % len(shape)
         return shape[:axis], math.prod(shape[axis:]), True
     if "softmax" in anchor.op:
@@ -88,6 +90,8 @@ def _stages(kernel: Node, lanes: int, length: int) -> list[str]:
     op = _anchor(kernel).op
     if op == "layer_norm":
         return ["inverse", *reduction("squares"), "mean", *reduction("sum")]
+    if op == "rms_norm":
+        return ["inverse", *reduction("squares")]
     if op == "softmax":
         return [*reduction("sum"), "exp", *reduction("max")]
     if op == "log_softmax":
@@ -102,7 +106,7 @@ def directives(kernel: Node, target: Target, choices: Choices) -> Steps:
     anchor = _anchor(kernel)
     if anchor.op.startswith("reduce"):
         lead = [f"d{i}" for i in range(out_rank)]
-    elif anchor.op == "layer_norm":
+    elif anchor.op in _NORMS:
         lead = [f"d{i}" for i in range(len(outer))]
     else:
         lead = [f"d{i}" for i in range(anchor.attrs["axis"] % out_rank)]
@@ -149,7 +153,7 @@ SPACE = Space(
         "reduce_prod",
         "softmax",
         "log_softmax",
-        "layer_norm",
+        *_NORMS,
     ),
     options,
     pick,

@@ -23,6 +23,28 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 Threads = Annotated[
     int | None, typer.Option("--threads", min=1, help="Threads (default: all usable CPUs).")
 ]
+Target = Annotated[str, typer.Option(help="Hardware, see `planish targets`.")]
+Dims = Annotated[
+    list[str] | None, typer.Option(metavar="NAME=N", help="Fix a symbolic dimension.")
+]
+Shapes = Annotated[
+    list[str] | None, typer.Option(metavar="INPUT=1,3,…", help="Fix an input's shape.")
+]
+PrintAfter = Annotated[
+    list[str] | None,
+    typer.Option(metavar="PASS", help="Print the graph after a pass, or after 'all'."),
+]
+Passes = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--pass",
+        metavar="MODULE:NAME[@after=PASS]",
+        help="Run a pass or rule of your own, or an installed one by its name.",
+    ),
+]
+Ops = Annotated[
+    list[str] | None, typer.Option("--op", metavar="MODULE:NAME", help="Know an op of your own.")
+]
 
 
 def main() -> None:
@@ -51,22 +73,17 @@ def _options(
 def compile_command(
     model: Annotated[Path, typer.Argument(help="The ONNX model.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the artefact.")],
-    target: Annotated[str, typer.Option(help="Hardware, see `planish targets`.")] = "host",
-    dim: Annotated[
-        list[str] | None, typer.Option(metavar="NAME=N", help="Fix a symbolic dimension.")
-    ] = None,
-    shape: Annotated[
-        list[str] | None, typer.Option(metavar="INPUT=1,3,…", help="Fix an input's shape.")
-    ] = None,
+    target: Target = "host",
+    dim: Dims = None,
+    shape: Shapes = None,
     name: Annotated[str | None, typer.Option(help="Prefix of the C interface.")] = None,
     threads: Threads = None,
     verify: Annotated[
         bool, typer.Option("--verify/--no-verify", help="Compare with a reference first.")
     ] = True,
-    print_after: Annotated[
-        list[str] | None,
-        typer.Option(metavar="PASS", help="Print the graph after a pass, or after 'all'."),
-    ] = None,
+    print_after: PrintAfter = None,
+    passes: Passes = None,
+    ops: Ops = None,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show stages, kernels.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -83,6 +100,8 @@ def compile_command(
         threads=threads,
         verify=verify,
         print_after=print_after or (),
+        passes=passes or (),
+        ops=ops or (),
         verbose=verbose,
         as_json=as_json,
     )

@@ -16,6 +16,7 @@ import typer
 
 import planish
 from planish.ir.errors import InvalidGraph, PassError, PlanishError, ScheduleError
+from planish.passes.pipeline import CustomPassError
 from planish.verdict import VerificationFailed
 
 Params = ParamSpec("Params")
@@ -55,7 +56,8 @@ def _report(error: BaseException, as_json: bool) -> int:
     if isinstance(error, KeyboardInterrupt):
         _print({"type": "Interrupted", "message": "interrupted; nothing was written"}, as_json)
         return INTERRUPTED
-    if isinstance(error, PlanishError) and not isinstance(error, _OURS):
+    users = isinstance(error, CustomPassError) or not isinstance(error, _OURS)
+    if isinstance(error, PlanishError) and users:
         _print({"type": type(error).__name__, "message": str(error)}, as_json)
         return USERS_MISTAKE
     told = str(error) if isinstance(error, PlanishError) else f"{type(error).__name__}: {error}"

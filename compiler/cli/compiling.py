@@ -6,13 +6,16 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TextIO
 
 from planish.cli.printing import print_table, spell_bytes, spell_count, spell_seconds
 from planish.cli.progress import StageProgress
-from planish.driver import PASSES, CompileReport, compile
+from planish.custom import assemble, labelled
+from planish.driver import CompileReport, compile
 from planish.ir.errors import PlanishError
 from planish.ir.graph import Graph
 from planish.ir.text import print_graph
+from planish.passes.pass_ import Step
 from planish.passes.pipeline import Observer
 
 
@@ -27,10 +30,14 @@ def run_compile(
     threads: int | None,
     verify: bool,
     print_after: Sequence[str],
+    passes: Sequence[str],
+    ops: Sequence[str],
     verbose: bool,
     as_json: bool,
 ) -> None:
     """Compiles and prints the report; PlanishError for options that cannot be read."""
+    steps = assemble(passes)
+    observer = printer(steps, print_after, sys.stderr if as_json else sys.stdout)
     with StageProgress(enabled=not as_json) as progress:
         report = compile(
             model,
@@ -40,7 +47,9 @@ def run_compile(
             shapes=parse_shapes(shapes),
             name=name,
             verify=verify,
-            observer=_printer(print_after, as_json),
+            passes=passes,
+            ops=ops,
+            observer=observer,
             threads=threads,
             progress=progress,
         )
@@ -75,23 +84,27 @@ def parse_shapes(options: Sequence[str]) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
-def _printer(wanted: Sequence[str], as_json: bool) -> Observer | None:
-    """Prints the graph after the passes that were asked for: to stderr where stdout is JSON."""
+def printer(steps: Sequence[Step], wanted: Sequence[str], stream: TextIO) -> Observer | None:
+    """Prints the graph after the passes asked for, by name, or by "simplify#2"; None for none.
+
+    PlanishError for a name that none of the steps has.
+    """
     if not wanted:
         return None
-    names = list(dict.fromkeys(step.name for step in PASSES))
+    labels = labelled(steps)
     for name in wanted:
-        if name != "all" and name not in names:
+        if name != "all" and name not in labels:
             raise PlanishError(
                 f"--print-after {name}: there is no such pass; passes are "
-                f"{', '.join(names)}, and 'all'"
+                f"{', '.join(labels)}, and 'all'"
             )
+    left = iter(labels)
 
     def show(name: str, before: Graph, after: Graph, seconds: float) -> None:
-        if "all" in wanted or name in wanted:
-            stream = sys.stderr if as_json else sys.stdout
+        label = next(left)
+        if {"all", name, label} & set(wanted):
             changed = "" if after is not before else ", unchanged"
-            print(f"// after {name}{changed}\n{print_graph(after)}", file=stream)
+            print(f"// after {label}{changed}\n{print_graph(after)}", file=stream)
 
     return show
 

@@ -10,6 +10,7 @@ from planish.ir.errors import InvalidGraph
 from planish.ir.extension import custom_names, custom_op
 from planish.ir.op import OpDef
 from planish.ir.ops import (
+    attention,
     composite,
     contraction,
     convolution,
@@ -36,6 +37,7 @@ OPS: Mapping[str, OpDef] = MappingProxyType(
             *contraction.OPS,
             *convolution.OPS,
             *composite.OPS,
+            *attention.OPS,
             *recurrent.OPS,
             *region.OPS,
         )

@@ -67,6 +67,25 @@ def _layer_norm(arrays: Arrays, attrs: Attrs) -> np.ndarray:
     return np.asarray(centred / np.sqrt(variance + attrs["epsilon"]) * scale + bias)
 
 
+def _infer_rms_norm(inputs: Types, attrs: Attrs) -> tuple[TensorType, ...]:
+    x, scale = inputs
+    shapes.float_dtype(inputs)
+    expected = x.shape[shapes.axis_of(attrs, x.rank) :]
+    shapes.unify_shapes(expected, scale.shape, "normalised dimensions and parameters")
+    return (x,)
+
+
+def _rms_norm(arrays: Arrays, attrs: Attrs) -> np.ndarray:
+    x, scale = (array.astype(np.float64) for array in arrays)
+    mean = (x * x).mean(tuple(range(attrs["axis"], x.ndim)), keepdims=True)
+    return np.asarray(x / np.sqrt(mean + attrs["epsilon"]) * scale)
+
+
+def _rms_norm_flops(inputs: Types, outputs: Types, attrs: Attrs) -> int:
+    """Square and sum, quotient, scale."""
+    return 4 * inputs[0].elements
+
+
 def _layer_norm_flops(inputs: Types, outputs: Types, attrs: Attrs) -> int:
     """Sum, difference, square and sum, quotient, scale and bias."""
     return 7 * inputs[0].elements
@@ -135,6 +154,17 @@ OPS: tuple[OpDef, ...] = (
         rounded(_layer_norm),
         {"axis": REQUIRED_INT, "epsilon": REQUIRED_FLOAT},
         _layer_norm_flops,
+        _layer_norm_loops,
+    ),
+    OpDef(
+        "rms_norm",
+        "x / sqrt(mean(x²) + epsilon) · scale over the dimensions from the axis on",
+        _KIND,
+        (2, 2),
+        _infer_rms_norm,
+        rounded(_rms_norm),
+        {"axis": REQUIRED_INT, "epsilon": REQUIRED_FLOAT},
+        _rms_norm_flops,
         _layer_norm_loops,
     ),
     OpDef(

@@ -10,10 +10,10 @@ from tvm import te, tirx
 
 from planish.ir.graph import Node
 from planish.ir.schedule import Schedule
-from planish.targets.expressions.elementwise import const, divide, is_float, like, maximum, minimum
+from planish.targets.expressions.elementwise import const, is_float, like, maximum, minimum
 from planish.targets.expressions.movement import reshaped
 from planish.targets.expressions.vector_math import exp, log
-from planish.targets.expressions.view import Expr, Indices, Stages, View, dtype_of, once, with_names
+from planish.targets.expressions.view import Expr, Indices, Stages, View, dtype_of, once
 
 Combine = Callable[..., Expr]
 
@@ -214,7 +214,11 @@ def pool(node: Node, inputs: Sequence[View], stages: Stages, schedule: Schedule)
         return acc
 
     def average(idx: Indices) -> Expr:
-        return with_names([acc.read(idx), _count(node, x, idx).astype(x.dtype)], divide)
+        total, count = acc.read(idx), _count(node, x, idx)
+        if is_float(total):
+            return total / count.astype(x.dtype)
+        count = tirx.max(count, 1).astype("int64")  # no trap for a window of padding only
+        return tirx.truncdiv(total.astype("int64"), count).astype(x.dtype)
 
     return View(shape, x.dtype, average)
 
@@ -314,3 +318,29 @@ def layer_norm(node: Node, inputs: Sequence[View], stages: Stages, schedule: Sch
         return normal * scale.read(idx[axis:]) + bias.read(idx[axis:])
 
     return View(x.shape, x.dtype, read)
+
+
+def rms_norm(node: Node, inputs: Sequence[View], stages: Stages, schedule: Schedule) -> View:
+    """x / sqrt(mean of squares + epsilon) * scale over the dimensions axis..end."""
+    x, scale = inputs
+    axis = node.attrs["axis"] % x.rank
+    outer, inner = x.shape[:axis], x.shape[axis:]
+    length = math.prod(inner)
+
+    def square(row: Indices, k: Expr) -> Expr:
+        value = x.read((*row, *reshaped(inner, (length,), (k,))))
+        return with_names([value], lambda a: a * a)
+
+    lanes = int(schedule.choice("lanes"))
+    squares = reduce_rows(stages, "squares", "sum", outer, length, lanes, square)
+
+    def spread(row: Indices) -> Expr:
+        mean = squares.read(row) / const(length, x.dtype)
+        return const(1, x.dtype) / tirx.sqrt(mean + const(node.attrs["epsilon"], x.dtype))
+
+    inverse = stages.compute("inverse", outer, spread)
+    return View(
+        x.shape,
+        x.dtype,
+        lambda idx: x.read(idx) * inverse.read(idx[:axis]) * scale.read(idx[axis:]),
+    )

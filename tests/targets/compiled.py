@@ -10,9 +10,10 @@ import numpy as np
 
 from planish.artefact.loading import load
 from planish.autotune.default_schedules import assign_default_schedules
-from planish.ir.graph import Graph
+from planish.ir.graph import Graph, Input, Value
 from planish.ir.reference import evaluate
 from planish.ir.target import Target
+from planish.ir.types import tensor
 from planish.passes.fuse import fuse
 from planish.targets.hardware import detect_host
 from planish.tolerances import compare
@@ -62,3 +63,34 @@ def random_array(type_: object, rng: np.random.Generator) -> np.ndarray:
         return rng.integers(0, 2, shape).astype(dtype)
     low = 0 if dtype.kind == "u" else -9
     return rng.integers(low, 10, shape).astype(dtype)
+
+
+class Cases:
+    """A graph with an input and an output for each case: compiled and linked once."""
+
+    def __init__(self) -> None:
+        self.inputs: list[Input] = []
+        self.outputs: dict[str, Value] = {}
+
+    def input(self, *shape: int, dtype: str = "float32") -> Input:
+        """A new input, named x0, x1, …"""
+        value = Input(tensor(dtype, shape), f"x{len(self.inputs)}")
+        self.inputs.append(value)
+        return value
+
+    def add(self, name: str, value: Value) -> None:
+        """A new output."""
+        assert name not in self.outputs
+        self.outputs[name] = value
+
+    def graph(self) -> Graph:
+        """All cases as one graph."""
+        return Graph(tuple(self.inputs), tuple(self.outputs.values()), tuple(self.outputs))
+
+    def random_inputs(self) -> dict[str, np.ndarray]:
+        """Arrays for all inputs, always the same."""
+        return random_inputs(self.graph(), np.random.default_rng(3))
+
+    def check(self, folder: Path, **given: np.ndarray) -> None:
+        """Compare all outputs with the reference, on random inputs but for those given."""
+        check_against_reference(self.graph(), self.random_inputs() | given, folder)

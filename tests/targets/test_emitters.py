@@ -56,7 +56,7 @@ def test_top_k(tmp_path: Path, largest: bool) -> None:
     cases = Cases()
     for dtype in ("float32", "int64", "int32"):
         x, row = cases.input(3, 7, 5, dtype=dtype), cases.input(2, 40, dtype=dtype)
-        for axis, k in ((0, 3), (1, 1), (1, 7), (2, 2)):
+        for axis, k in ((0, 3), (1, 7), (2, 1)):
             add_top_k(cases, x, axis, k, largest)
         for k in (1, 3, 40):
             add_top_k(cases, row, 1, k, largest)
@@ -134,8 +134,9 @@ def test_scatter_with_repeated_indices(tmp_path: Path, dtype: str) -> None:
             y = emit("scatter_elements", x, index, updates, axis=axis, reduction=op)
             cases.add(f"elements_{axis}_{op}", y)
     for depth in (1, 2, 3):
-        index, updates = cases.input(3, 4, depth, dtype="int64"), cases.input(
-            3, 4, *shape[depth:], dtype=dtype
+        index, updates = (
+            cases.input(3, 4, depth, dtype="int64"),
+            cases.input(3, 4, *shape[depth:], dtype=dtype),
         )
         places = [random_indices(3, 4, size=size) for size in shape[:depth]]
         given[index.name] = np.stack(places, -1)
@@ -152,9 +153,7 @@ def test_parallel_scatter(tmp_path: Path) -> None:
     cases.add("first", emit("scatter_elements", x, index, updates, axis=0, reduction="add"))
     rows = cases.input(60, 1, dtype="int64")
     cases.add("nd", emit("scatter_nd", x, rows, updates, reduction="none"))
-    cases.check(
-        tmp_path, x1=random_indices(60, 1003, size=40), x3=random_indices(60, 1, size=40)
-    )
+    cases.check(tmp_path, x1=random_indices(60, 1003, size=40), x3=random_indices(60, 1, size=40))
 
 
 def test_scatter_of_bool_and_nan(tmp_path: Path) -> None:

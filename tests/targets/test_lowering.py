@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from planish.ir.builder import emit, make_node
-from planish.ir.graph import Graph, Input, Value, constant
-from planish.ir.types import DType, tensor
+from planish.ir.builder import emit
+from planish.ir.graph import Value, constant
+from planish.ir.types import DType
 from tests.targets.compiled import Cases
 
 RNG = np.random.default_rng(7)
@@ -231,6 +231,8 @@ def test_rows(tmp_path: Path) -> None:
     scale, bias = weights(64), weights(64)
     norm = emit("layer_norm", x, scale, bias, axis=2, epsilon=1e-5)
     cases.add("layer_norm", norm)
+    cases.add("rms_norm", emit("rms_norm", x, scale, axis=2, epsilon=1e-5))
+    cases.add("rms_odd", emit("relu", emit("rms_norm", odd, weights(77), axis=1, epsilon=1e-5)))
     cases.add("norm_epilogue", emit("relu", emit("add", norm, x)))
     cases.add(
         "norm_two", emit("layer_norm", x, weights(5, 64), weights(5, 64), axis=1, epsilon=1e-5)

@@ -19,10 +19,10 @@ from tvm.s_tir import Schedule
 from planish.ir.errors import TargetError
 from planish.ir.target import Target
 from planish.targets.codegen import build_object
-from planish.targets.lowering import LoweredKernel
 from planish.targets.expressions import vector_math
 from planish.targets.hardware import TARGETS, detect_host
 from planish.targets.linking import find_toolchain
+from planish.targets.lowering import LoweredKernel
 
 LENGTH = 1 << 16
 LANES = 16

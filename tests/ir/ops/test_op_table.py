@@ -17,6 +17,9 @@ POOL = {"window": (1, 1, 3), "strides": (1, 1, 2), "dilations": (1, 1, 1)}
 POOL |= {"before": (0, 0, 1), "after": (0, 0, 1)}
 RESIZE = {"sizes": (2, 8), "scales": (1.0, 2.0), "mode": "cubic", "coordinate": "half_pixel"}
 
+ATTENTION = {"sizes": (2, 2, 3, 5, 4, 3), "group": 2, "scale": 0.5, "causal": 2}
+ATTENTION |= {"q": (0, 24, 4, 8, 1), "k": (0, 20, 20, 4, 1), "v": (30, 15, 0, 3, 1)}
+
 #: op → shapes of its inputs, attributes, and shapes' types where they are not all float32
 EXAMPLES: dict[str, tuple] = {
     "not": ([(2, 3)], {}, "?"),
@@ -59,6 +62,8 @@ EXAMPLES: dict[str, tuple] = {
     "softmax": ([(4, 6)], {"axis": 0}),
     "log_softmax": ([(4, 6)], {"axis": 1}),
     "layer_norm": ([(4, 6), (6,), (6,)], {"axis": 1, "epsilon": 1e-5}),
+    "rms_norm": ([(4, 6), (6,)], {"axis": 1, "epsilon": 1e-5}),
+    "attention": ([(2, 3, 8), (2, 20), (60,), (1, 1, 3, 5)], ATTENTION),
     "batch_norm": ([(4, 6, 2), (6,), (6,), (6,), (6,)], {"epsilon": 1e-5}),
     "lstm": ([(5, 2, 12), (12, 3), (2, 3), (2, 3), (9,)], {}),
     "gru": ([(5, 2, 9), (9, 3), (9,), (2, 3)], {}),
