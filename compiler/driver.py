@@ -224,9 +224,10 @@ def _obstacle(manifest: Manifest, folder: Path) -> str:
 
 def _link(folder: Path, manifest: Manifest, emitted: Emitted, target: Target) -> Manifest:
     with tempfile.TemporaryDirectory(prefix="planish-") as scratch:
-        kernels = Path(scratch, "kernels.o")
-        kernels.write_bytes(emitted.object_code)
-        library, header = link_library(emitted.plan, [kernels], Path(scratch), triple=target.triple)
+        objects = [Path(scratch, f"kernels{i}.o") for i in range(len(emitted.objects))]
+        for path, code in zip(objects, emitted.objects):
+            path.write_bytes(code)
+        library, header = link_library(emitted.plan, objects, Path(scratch), triple=target.triple)
         weights = (
             (offset, np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
             for offset, array in sorted(emitted.weights, key=lambda weight: weight[0])

@@ -25,6 +25,10 @@ class PassError(PlanishError):
     """A pass failed, or returned a graph that the verifier rejects; names the pass."""
 
 
+class CustomPassError(PassError):
+    """A pass that is not one of planish's failed: its author can mend it."""
+
+
 class ScheduleError(PlanishError):
     """A schedule directive is not legal for the kernel; says which and why."""
 

@@ -6,7 +6,7 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 
-from planish.ir.errors import PassError, UnsupportedModel
+from planish.ir.errors import CustomPassError, PassError, UnsupportedModel
 from planish.ir.graph import Graph
 from planish.ir.target import Target
 from planish.ir.verifier import verify as verify_graph
@@ -42,10 +42,6 @@ PIPELINE: tuple[Step, ...] = (
 
 #: Called after each step: its name, the graph before and after, and the seconds it took.
 Observer = Callable[[str, Graph, Graph, float], None]
-
-
-class CustomPassError(PassError):
-    """A pass that is not one of planish's failed: its author can mend it."""
 
 
 def run_pipeline(

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from planish.ir.digest import digest
-from planish.ir.errors import TargetError
+from planish.ir.errors import PlanishError, TargetError
 from planish.ir.graph import Graph, Node, Value
 from planish.ir.ops import op_def
 from planish.ir.target import Target
@@ -19,6 +19,9 @@ from planish.targets.memory import MemoryPlan, plan_memory
 from planish.targets.plan import Call, ModelPlan, TensorSpec, symbol_prefix
 
 Progress = Callable[[str, int, int], None]
+
+#: Kernels in one object file.
+BATCH = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,10 +38,10 @@ class KernelInfo:
 
 @dataclass(frozen=True, slots=True)
 class Emitted:
-    """What linking needs: the plan, one object, and weights as (offset, array)."""
+    """What linking needs: the plan, object files, and weights as (offset, array)."""
 
     plan: ModelPlan
-    object_code: bytes
+    objects: tuple[bytes, ...]
     weights: tuple[tuple[int, np.ndarray], ...]
     kernels: tuple[KernelInfo, ...]
 
@@ -52,14 +55,6 @@ def emit(graph: Graph, target: Target, name: str, *, progress: Progress | None =
     kernels = [node for node in graph.nodes if node.op not in VIEWS and _writes(node)]
     symbols = _symbols(kernels)
     distinct = {symbols[node]: node for node in reversed(kernels)}
-    lowered = {}
-    for done, (symbol, node) in enumerate(sorted(distinct.items())):
-        if progress is not None:
-            progress("lower", done, len(distinct))
-        lowered[symbol] = lower_kernel(node)
-    if progress is not None:
-        progress("compile", 0, 1)
-    code = build_object(lowered, target)
     memory = plan_memory(graph)
     plan = ModelPlan(
         name=symbol_prefix(name),
@@ -70,8 +65,36 @@ def emit(graph: Graph, target: Target, name: str, *, progress: Progress | None =
         weights_bytes=memory.weights_bytes,
         features=target.features,
     )
-    infos = tuple(_info(node) for node in kernels)
-    return Emitted(plan, code, memory.weights, infos)
+    objects = tuple(_objects(distinct, target, progress))
+    return Emitted(plan, objects, memory.weights, tuple(_info(node) for node in kernels))
+
+
+def _objects(
+    kernels: Mapping[str, Node], target: Target, progress: Progress | None
+) -> Iterator[bytes]:
+    """Object files of a few kernels each, so that there is progress to tell of."""
+    symbols = sorted(kernels)
+    for begin in range(0, len(symbols), BATCH):
+        if progress is not None:
+            progress("compile", begin, len(symbols))
+        yield _object({name: kernels[name] for name in symbols[begin : begin + BATCH]}, target)
+
+
+def _object(kernels: Mapping[str, Node], target: Target) -> bytes:
+    """One object file; an error of TVM's becomes one that names the kernel it is about."""
+    try:
+        return build_object({name: lower_kernel(node) for name, node in kernels.items()}, target)
+    except PlanishError:
+        raise
+    except Exception as error:
+        if len(kernels) > 1:
+            for name, node in kernels.items():
+                _object({name: node}, target)
+        lines = str(error).strip().splitlines() or [repr(error)]
+        where = ", ".join(node.where() for node in kernels.values())
+        raise TargetError(
+            f"TVM cannot compile {where}: {lines[-1].strip()}; please report this"
+        ) from error
 
 
 def _writes(kernel: Node) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from planish.autotune.spaces import conv, loops, matmul, pointwise, rows, window
+from planish.autotune.spaces import attention, conv, loops, matmul, pointwise, rows, window
 from planish.autotune.spaces.space import Choices, Space, anchor_of
 from planish.ir.extension import custom_op
 from planish.ir.graph import Node
@@ -11,7 +11,7 @@ from planish.ir.ops import op_def
 
 #: Every space, by name; a tuning log names them.
 SPACES: dict[str, Space] = {
-    module.SPACE.name: module.SPACE for module in (pointwise, conv, matmul, rows, window, loops)
+    module.SPACE.name: module.SPACE for module in (pointwise, conv, matmul, rows, window, attention, loops)
 }
 _BY_ANCHOR = {anchor: space for space in SPACES.values() for anchor in space.anchors}
 
@@ -24,9 +24,9 @@ def space_of(kernel: Node) -> Space:
     if anchor.op.startswith("reduce_") and not rows.has_rows(kernel):
         return SPACES["window"]
     if op_def(anchor.op).kind is OpKind.EMITTED:
-        return SPACES["loops"]
+        return _BY_ANCHOR.get(anchor.op, SPACES["loops"])
     if custom_op(anchor.op) is not None:  # nothing is known of its stages
-        return SPACES["loops"]
+        return _BY_ANCHOR.get(anchor.op, SPACES["loops"])
     return _BY_ANCHOR[anchor.op]
 
 

@@ -15,8 +15,7 @@ from typing import Any, ParamSpec
 import typer
 
 import planish
-from planish.ir.errors import InvalidGraph, PassError, PlanishError, ScheduleError
-from planish.passes.pipeline import CustomPassError
+from planish.ir.errors import CustomPassError, InvalidGraph, PassError, PlanishError, ScheduleError
 from planish.verdict import VerificationFailed
 
 Params = ParamSpec("Params")

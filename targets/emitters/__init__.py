@@ -7,10 +7,11 @@ from collections.abc import Callable, Mapping
 from tvm import tirx
 
 from planish.ir.graph import Node
-from planish.targets.emitters import cumulative, indexing, recurrent, sorting
+from planish.targets.emitters import attention, cumulative, indexing, recurrent, sorting
 
 #: Emitter name (as in Schedule.emitter) → writer of the kernel's function.
 EMITTERS: Mapping[str, Callable[[Node], tirx.PrimFunc]] = {
+    "attention": attention.attention,
     "lstm": recurrent.lstm,
     "gru": recurrent.gru,
     "rnn": recurrent.rnn,

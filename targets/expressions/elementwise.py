@@ -128,6 +128,10 @@ def _clip(x: Expr, low: Expr, high: Expr) -> Expr:
     return with_names([maximum(x, low)], lambda above: minimum(above, high))
 
 
+def _subtract(a: Expr, b: Expr) -> Expr:
+    return a + _negate(b) if "uint" in dtype_of(a) else a - b
+
+
 def _negate(x: Expr) -> Expr:
     if is_float(x):
         return x * like(-1, x)
@@ -286,7 +290,7 @@ UNARY: dict[str, Callable[[Expr], Expr]] = {
 
 BINARY: dict[str, Callable[[Expr, Expr], Expr]] = {
     "add": lambda a, b: a + b,
-    "sub": lambda a, b: a - b,
+    "sub": lambda a, b: _subtract(a, b),
     "mul": lambda a, b: a * b,
     "div": divide,
     "maximum": maximum,

@@ -13,7 +13,7 @@ from planish.ir.schedule import Schedule
 from planish.targets.expressions.elementwise import const, is_float, like, maximum, minimum
 from planish.targets.expressions.movement import reshaped
 from planish.targets.expressions.vector_math import exp, log
-from planish.targets.expressions.view import Expr, Indices, Stages, View, dtype_of, once
+from planish.targets.expressions.view import Expr, Indices, Stages, View, dtype_of, once, with_names
 
 Combine = Callable[..., Expr]
 

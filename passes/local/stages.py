@@ -1,0 +1,317 @@
+"""The stages of a kernel as `planish.targets` computes them, before any directive."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from planish.ir.errors import ScheduleError
+from planish.ir.graph import Graph, Node, Value
+from planish.ir.op import OpKind
+from planish.ir.ops import op_def
+from planish.ir.schedule import Schedule
+from planish.passes.fuse import inner_root
+from planish.passes.local.loop import Loop, whole_axis
+
+#: Own axis → the producer's axis with the same index; other axes of the producer are read whole.
+Links = Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Under the loop `axis` of the stage `stage`."""
+
+    stage: str
+    axis: str
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """A stored tensor of a kernel and the loops that compute it, outermost first.
+
+    `reads` names the stages that it reads, with what links their axes to its own, or None where
+    ops between them move elements. `place` is where `compute_at` has put it.
+    """
+
+    name: str
+    loops: tuple[Loop, ...]
+    reads: Mapping[str, Links | None] = field(default_factory=dict)
+    place: Place | None = None
+    scope: str = "global"
+    begun: bool = True  # the loops are those that it began with
+    decomposed: bool = False
+
+    @property
+    def axes(self) -> tuple[str, ...]:
+        """Names of the loops, outermost first."""
+        return tuple(loop.name for loop in self.loops)
+
+    def loop(self, axis: str) -> Loop:
+        """The loop of that name; ScheduleError if there is none."""
+        for loop in self.loops:
+            if loop.name == axis:
+                return loop
+        raise ScheduleError(
+            f"stage '{self.name}' has no loop '{axis}'; it has {', '.join(self.axes)}"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Tiles:
+    """One axis of `out` as (tiles, size), as the anchor's accumulator has it."""
+
+    axis: int
+    size: int
+
+    def tiled(self, shape: Sequence[int]) -> tuple[int, ...]:
+        count = -(-shape[self.axis] // self.size)
+        return (*shape[: self.axis], count, self.size, *shape[self.axis + 1 :])
+
+
+@dataclass(frozen=True, slots=True)
+class _Anchored:
+    """An anchor's stages, the axis of `out` for each of theirs by position, and its tiles."""
+
+    stages: tuple[Stage, ...]
+    positions: Mapping[str, Mapping[str, int]]  # stage that out reads → its axis → out's position
+    tiles: _Tiles | None = None
+    flatten: bool = False
+
+
+def stages_of(kernel: Node) -> tuple[Stage, ...]:
+    """The stages of a kernel in the order in which they are computed; the last is `out`.
+
+    Agrees with `planish.targets.lowering`, whose stages depend on the schedule's choices.
+    ScheduleError for a kernel without schedule, or one that an emitter writes.
+    """
+    (body,) = kernel.regions
+    plan = kernel.attrs["schedule"]
+    if plan is None:
+        raise ScheduleError(f"{kernel.where()} has no schedule; assign a default one first")
+    if plan.emitter is not None:
+        raise ScheduleError(
+            f"{kernel.where()} is written by the emitter '{plan.emitter}', not by directives"
+        )
+    if any(value.type.elements == 0 for value in body.values()):
+        raise ScheduleError(f"{kernel.where()} holds an empty tensor: nothing to schedule")
+    anchor = _anchor(body)
+    if anchor is None:
+        return (_out(body, plan, _Anchored((), {})),)
+    try:
+        anchored = _ANCHORED[anchor.op](anchor, plan)
+    except KeyError:
+        raise ScheduleError(f"{kernel.where()}: the stages of {anchor.op} are not known") from None
+    out = _out(body, plan, anchored, _is_aligned(body, anchor))
+    return (*anchored.stages, out)
+
+
+def _anchor(body: Graph) -> Node | None:
+    for node in body.nodes:
+        if op_def(node.op).kind not in (OpKind.ELEMENTWISE, OpKind.MOVEMENT):
+            return node
+    return None
+
+
+def _is_aligned(body: Graph, anchor: Node) -> bool:
+    """True if all between the anchor and the result is element-wise on one shape."""
+    root, shape = inner_root(body), anchor.output.type.shape
+    after: set[Value] = {anchor.output}
+    for node in body.nodes:
+        if after.intersection(node.inputs) and node.output is not body.outputs[0]:
+            after.add(node.output)
+            if op_def(node.op).kind is not OpKind.ELEMENTWISE or node.output.type.shape != shape:
+                return False
+    return root.type.shape == shape
+
+
+def _out(body: Graph, plan: Schedule, anchored: _Anchored, aligned: bool = True) -> Stage:
+    shape = inner_root(body).type.static_shape
+    if anchored.flatten:
+        shape = (*shape[:2], shape[2] * shape[3], *shape[4:])
+    if anchored.tiles is not None:
+        shape = anchored.tiles.tiled(shape)
+    extents = shape or (1,)
+    names = _numbered(len(extents))
+    for stage in anchored.stages:
+        kept = tuple(loop.name for loop in stage.loops if not loop.reduced)
+        if stage.name == "acc" and len(kept) == len(extents):
+            names = kept
+    reads: dict[str, Links | None] = {
+        name: {names[p]: axis for axis, p in positions.items()} if aligned else None
+        for name, positions in anchored.positions.items()
+    }
+    return Stage("out", tuple(map(whole_axis, names, extents)), reads)
+
+
+def _numbered(count: int) -> tuple[str, ...]:
+    return tuple(f"d{i}" for i in range(count))
+
+
+def _stage(
+    name: str,
+    shape: Sequence[int],
+    over: Iterable[tuple[str, int]] = (),
+    axes: Sequence[str] = (),
+    reads: Mapping[str, Links | None] | None = None,
+) -> Stage:
+    names = tuple(axes) or _numbered(len(shape)) or ("d0",)
+    kept = tuple(map(whole_axis, names, tuple(shape) or (1,)))
+    reduced = tuple(whole_axis(axis, extent, reduced=True) for axis, extent in over)
+    return Stage(name, kept + reduced, reads or {})
+
+
+# --- contractions
+
+
+def _contraction(
+    axes: Sequence[str],
+    shape: Sequence[int],
+    over: Sequence[tuple[str, int]],
+    tiles: _Tiles | None = None,
+    flatten: bool = False,
+) -> _Anchored:
+    extents = shape if tiles is None else tiles.tiled(shape)
+    acc = _stage("acc", extents, over, axes)
+    return _Anchored((acc,), {"acc": {a: i for i, a in enumerate(axes)}}, tiles, flatten)
+
+
+def _blocked_conv(node: Node, plan: Schedule) -> _Anchored:
+    n, oc, oh, ow, oci = node.output.type.static_shape
+    ic, kh, kw, ici = node.inputs[1].type.static_shape[1:5]
+    over = [("ic", ic), ("kh", kh), ("kw", kw), ("ici", ici)]
+    tile = int(plan.choice("ow"))
+    if plan.choice("flatten"):
+        axes = ("n", "oc", "ow", "ow.i", "oci")
+        return _contraction(axes, (n, oc, oh * ow, oci), over, _Tiles(2, tile), flatten=True)
+    axes = ("n", "oc", "oh", "ow", "ow.i", "oci")
+    return _contraction(axes, (n, oc, oh, ow, oci), over, _Tiles(3, tile))
+
+
+def _blocked_depthwise_conv(node: Node, plan: Schedule) -> _Anchored:
+    shape = node.output.type.static_shape
+    kh, kw = node.inputs[1].type.static_shape[1:3]
+    axes = ("n", "oc", "oh", "ow", "ow.i", "oci")
+    tiles = _Tiles(3, int(plan.choice("ow")))
+    return _contraction(axes, shape, [("kh", kh), ("kw", kw)], tiles)
+
+
+def _conv(node: Node, plan: Schedule) -> _Anchored:
+    shape, window = node.output.type.static_shape, node.inputs[1].type.static_shape[1:]
+    axes = ("n", "oc", *(f"o{d}" for d in range(len(shape) - 2)))
+    names = ("ic", *(f"k{d}" for d in range(len(shape) - 2)))
+    return _contraction(axes, shape, [*zip(names, window)])
+
+
+def _matmul(node: Node, plan: Schedule) -> _Anchored:
+    shape, weights = node.output.type.static_shape, node.inputs[1].type.static_shape
+    columns = weights[0] * weights[2] if node.op == "packed_matmul" else shape[-1]
+    axes = (*(f"b{d}" for d in range(len(shape) - 2)), "m", "m.i", "n")
+    tiles = _Tiles(len(shape) - 2, int(plan.choice("m")))
+    over = [("k", node.inputs[0].type.static_shape[-1])]
+    return _contraction(axes, (*shape[:-1], columns), over, tiles)
+
+
+# --- reductions
+
+
+def _rows(
+    name: str, outer: Sequence[int], length: int, lanes: int, reads: Iterable[str] = ()
+) -> tuple[Stage, ...]:
+    """A reduction of rows: partial results in lanes where the row is long, then their sum.
+
+    `reads` are stages with the same rows, and `exp` with the row's elements (axis `k`).
+    """
+    spatial = _numbered(len(outer))
+    row = {d: d for d in spatial}
+    given: dict[str, Links | None] = {
+        stage: row | {"k": "k"} if stage == "exp" and lanes <= 1 else row for stage in reads
+    }
+    if lanes <= 1 or length < 2 * lanes:
+        linked = {
+            stage: row | {"k": "k"} if stage == "exp" else row for stage in given
+        }
+        return (_stage(name, outer, [("k", length)], reads=linked),)
+    part = _stage(
+        f"{name}_part", (*outer, lanes), [("ko", length // lanes)], (*spatial, "lane"), given
+    )
+    joined = {part.name: row | {"k": "lane"}}
+    if length % lanes == 0:
+        return part, _stage(name, outer, [("k", lanes)], reads=joined)
+    tail = _stage(f"{name}_tail", outer, [("k", length % lanes)], reads=given)
+    total = _stage(f"{name}_lanes", outer, [("k", lanes)], reads=joined)
+    both = {total.name: row, tail.name: row}
+    return part, tail, total, _stage(name, outer, reads=both)
+
+
+def _reduce(node: Node, plan: Schedule) -> _Anchored:
+    shape, axes = node.inputs[0].type.static_shape, node.attrs["axes"]
+    kept = [d for d in range(len(shape)) if d not in axes]
+    outer = [shape[d] for d in kept]
+    positions = {f"d{i}": d if node.attrs["keepdims"] else i for i, d in enumerate(kept)}
+    if plan.choice("rows"):
+        length = math.prod(shape[d] for d in axes)
+        stages = _rows("acc", outer, length, int(plan.choice("lanes")))
+        return _Anchored(stages, {"acc": positions})
+    over = [(f"r{i}", shape[d]) for i, d in enumerate(axes)]
+    return _Anchored((_stage("acc", outer, over),), {"acc": positions})
+
+
+def _pool(node: Node, plan: Schedule) -> _Anchored:
+    shape = node.output.type.static_shape
+    windows = [(f"w{d}", n) for d, n in enumerate(node.attrs["window"]) if n > 1]
+    acc = _stage("acc", shape, windows or [("w0", 1)])
+    return _Anchored((acc,), {"acc": {f"d{i}": i for i in range(len(shape))}})
+
+
+def _softmax(node: Node, plan: Schedule) -> _Anchored:
+    shape = node.output.type.static_shape
+    axis = node.attrs["axis"] % len(shape)
+    outer, length = (*shape[:axis], *shape[axis + 1 :]), shape[axis]
+    lanes = int(plan.choice("lanes")) if axis == len(shape) - 1 else 1
+    positions = {f"d{i}": i + (i >= axis) for i in range(len(outer))}
+    top = _rows("max", outer, length, lanes)
+    if node.op == "log_softmax":
+        stages = (*top, *_rows("sum", outer, length, lanes, ["max"]))
+        return _Anchored(stages, {"max": positions, "sum": positions})
+    spatial = _numbered(len(outer))
+    exp = _stage(
+        "exp", (*outer, length), (), (*spatial, "k"), {"max": {d: d for d in spatial}}
+    )
+    stages = (*top, exp, *_rows("sum", outer, length, lanes, ["exp"]))
+    return _Anchored(stages, {"exp": positions | {"k": axis}, "sum": positions})
+
+
+def _norm(node: Node, plan: Schedule) -> _Anchored:
+    shape = node.output.type.static_shape
+    axis = node.attrs["axis"] % len(shape)
+    outer, length = shape[:axis], math.prod(shape[axis:])
+    lanes = int(plan.choice("lanes"))
+    row = {f"d{i}": f"d{i}" for i in range(axis)}
+    positions = {f"d{i}": i for i in range(axis)}
+    centred = node.op == "layer_norm"
+    stages: tuple[Stage, ...] = ()
+    if centred:
+        total = _rows("sum", outer, length, lanes)
+        stages = (*total, _stage("mean", outer, reads={"sum": row}))
+    squares = _rows("squares", outer, length, lanes, ["mean"] if centred else [])
+    stages = (*stages, *squares, _stage("inverse", outer, reads={"squares": row}))
+    read = ("mean", "inverse") if centred else ("inverse",)
+    return _Anchored(stages, dict.fromkeys(read, positions))
+
+
+#: Anchors with stages that directives can name → their stages.
+_ANCHORED: dict[str, Callable[[Node, Schedule], _Anchored]] = {
+    "blocked_conv": _blocked_conv,
+    "blocked_depthwise_conv": _blocked_depthwise_conv,
+    "conv": _conv,
+    "matmul": _matmul,
+    "packed_matmul": _matmul,
+    **dict.fromkeys(("reduce_sum", "reduce_mean", "reduce_max", "reduce_min"), _reduce),
+    "reduce_prod": _reduce,
+    "pool": _pool,
+    "softmax": _softmax,
+    "log_softmax": _softmax,
+    "layer_norm": _norm,
+    "rms_norm": _norm,
+}
