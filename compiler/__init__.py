@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from planish.artefact.loading import Model as Model
     from planish.artefact.loading import load as load
+    from planish.bisection.search import Finding as Finding
+    from planish.bisection.search import bisect as bisect
     from planish.custom import place as place
     from planish.driver import CompileReport as CompileReport
     from planish.driver import compile as compile
@@ -39,6 +41,8 @@ __version__ = "0.1.0"
 _HOME = {
     "compile": "planish.driver",
     "CompileReport": "planish.driver",
+    "bisect": "planish.bisection.search",
+    "Finding": "planish.bisection.search",
     "place": "planish.custom",
     "local_pass": "planish.passes.local_pass",
     "CustomOp": "planish.ir.extension",

@@ -106,7 +106,7 @@ def _resolve(given: CustomPass) -> tuple[Placed, Step]:
     place_ = outer
     while not isinstance(what, Step):
         if isinstance(what, str):
-            origin, what = what, load_pass(what)
+            origin, what = what.partition("@")[0], load_pass(what)
         if isinstance(what, Placed):
             place_ = place_ if place_.before or place_.after else what
             what = what.what

@@ -134,7 +134,9 @@ def compile(
             with stages.stage("link"):
                 unverified = dataclasses.replace(manifest, verify={"skipped": skipped})
                 manifest = _link(folder, unverified, emitted, chosen)
-            return CompileReport(prefix, folder, chosen, manifest, stages.seconds, unverified=skipped)
+            return CompileReport(
+                prefix, folder, chosen, manifest, stages.seconds, unverified=skipped
+            )
         with _sibling(folder) as staging:
             with stages.stage("link"):
                 manifest = _link(staging, manifest, emitted, chosen)

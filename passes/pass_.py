@@ -28,4 +28,5 @@ class Step:
     @property
     def name(self) -> str:
         """The name of the pass, for `--print-after`, errors and golden files."""
-        return self.label or getattr(self.run, "__name__", type(self.run).__name__)
+        own = getattr(self.run, "name", type(self.run).__name__)  # a LocalPass has one
+        return self.label or getattr(self.run, "__name__", own)

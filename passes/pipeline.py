@@ -19,12 +19,19 @@ from planish.passes.fold_scale import fold_scale
 from planish.passes.fuse import fuse
 from planish.passes.lower_conv_transpose import lower_conv_transpose
 from planish.passes.lower_resize import lower_resize
+from planish.passes.merge_siblings import merge_siblings
 from planish.passes.pass_ import Step
+from planish.passes.recognize_attention import recognize_attention
+from planish.passes.recognize_norms import recognize_norms
 from planish.passes.simplify import simplify
 
 PIPELINE: tuple[Step, ...] = (
     Step(fold_constants, "weights that the model computes become weights"),
     Step(simplify, "what exporters leave behind would hide the patterns of later steps"),
+    Step(recognize_norms, "one kernel for each; softmax before the attention around it"),
+    Step(recognize_attention, "while its products are plain matmuls, its views plain transposes"),
+    Step(merge_siblings, "an attention reads its parts of one wide projection in place"),
+    Step(recognize_attention, "the slices that merging left"),
     Step(fold_batch_norm, "a batch norm costs nothing inside the weights before it"),
     Step(fold_scale, "nor does a scale; before convolutions are reshaped apart from theirs"),
     Step(canonicalize_conv, "one rank of convolution and pooling for layouts and schedules"),

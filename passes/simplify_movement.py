@@ -233,9 +233,14 @@ def _align(source: Sequence[DimLike], shape: Sequence[DimLike]) -> list[int | No
 
 _X = value("x")
 
-RULES: tuple[Rule, ...] = (
+#: What any pass that builds reshapes may run along with its own rules.
+RESHAPES: tuple[Rule, ...] = (
     Rule("same shape", op(("reshape", "broadcast_to"), _X, where=_keeps_type), _x),
     Rule("reshape twice", op("reshape", op("reshape", _X)), _reshape_x),
+)
+
+RULES: tuple[Rule, ...] = (
+    *RESHAPES,
     Rule("identity transpose", op("transpose", _X, where=_is_identity), _x),
     Rule(
         "transpose twice", op("transpose", op("transpose", _X, name="inner")), _compose_transposes

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from tvm import s_tir, tirx
 
 from planish.ir.errors import ScheduleError
-from planish.ir.schedule import Schedule
+from planish.ir.schedule import Directive, Schedule
 from planish.targets.expressions.view import Stages
 
 Loop = Any  # a TVM loop random variable
@@ -21,10 +21,21 @@ def replay(func: tirx.PrimFunc, stages: Stages, plan: Schedule) -> tirx.PrimFunc
 
     Raises ScheduleError that names the directive which TVM or we refuse, and why.
     """
+    state = start(func, stages)
+    apply(state, plan.directives)
+    return state.schedule.mod["main"]
+
+
+def start(func: tirx.PrimFunc, stages: Stages) -> Replay:
+    """A replay of no directive yet."""
     schedule = s_tir.Schedule(func, debug_mask="none", error_render_level="fast")
     reduced = {name: set(axes) for name, axes in stages.reduced.items()}
-    state = _Replay(schedule, stages.axes, reduced)
-    for directive in plan.directives:
+    return Replay(schedule, stages.axes, reduced)
+
+
+def apply(state: Replay, directives: Iterable[Directive]) -> None:
+    """Apply directives in order; errors as those of `replay`."""
+    for directive in directives:
         try:
             _STEPS[directive.name](state, *directive.args)
         except ScheduleError as error:
@@ -32,11 +43,12 @@ def replay(func: tirx.PrimFunc, stages: Stages, plan: Schedule) -> tirx.PrimFunc
         except Exception as error:  # TVM raises many types here
             reason = str(error).strip().splitlines()
             raise ScheduleError(f"{directive}: {reason[-1] if reason else error!r}") from error
-    return schedule.mod["main"]
 
 
 @dataclass(slots=True)
-class _Replay:
+class Replay:
+    """A TVM schedule, and what stages and axes are called in it."""
+
     schedule: Any
     axes: dict[str, tuple[str, ...]]
     reduced: dict[str, set[str]]
@@ -46,7 +58,8 @@ class _Replay:
     def block(self, stage: str) -> Block:
         if stage not in self.blocks:
             if stage not in self.axes:
-                raise ScheduleError(f"no stage '{stage}'; there are {', '.join(self.axes)}")
+                known = dict.fromkeys((*self.axes, *self.blocks))
+                raise ScheduleError(f"no stage '{stage}'; there are {', '.join(known)}")
             self.blocks[stage] = self.schedule.get_sblock(stage)
         return self.blocks[stage]
 
@@ -75,21 +88,21 @@ class _Replay:
         self.loops[stage] = updated
 
 
-def _split(r: _Replay, stage: str, axis: str, factor: int, outer: str, inner: str) -> None:
+def _split(r: Replay, stage: str, axis: str, factor: int, outer: str, inner: str) -> None:
     first, second = r.schedule.split(r.loop(stage, axis), [None, factor])
     r.replace(stage, (axis,), {outer: first, inner: second})
     if axis in r.reduced[stage]:
         r.reduced[stage] |= {outer, inner}
 
 
-def _fuse(r: _Replay, stage: str, axes: tuple[str, ...], fused: str) -> None:
+def _fuse(r: Replay, stage: str, axes: tuple[str, ...], fused: str) -> None:
     loop = r.schedule.fuse(*(r.loop(stage, axis) for axis in axes))
     r.replace(stage, axes, {fused: loop})
     if r.reduced[stage].intersection(axes):
         r.reduced[stage].add(fused)
 
 
-def _reorder(r: _Replay, stage: str, axes: tuple[str, ...]) -> None:
+def _reorder(r: Replay, stage: str, axes: tuple[str, ...]) -> None:
     loops = r.named(stage)
     r.schedule.reorder(*(r.loop(stage, axis) for axis in axes))
     rest = iter(axes)
@@ -97,7 +110,7 @@ def _reorder(r: _Replay, stage: str, axes: tuple[str, ...]) -> None:
     r.loops[stage] = {name: loops[name] for name in order}
 
 
-def _compute_at(r: _Replay, stage: str, consumer: str, axis: str) -> None:
+def _compute_at(r: Replay, stage: str, consumer: str, axis: str) -> None:
     names = tuple(r.named(stage))
     loop = r.loop(consumer, axis)
     r.schedule.compute_at(r.block(stage), loop, preserve_unit_loops=True)
@@ -105,7 +118,7 @@ def _compute_at(r: _Replay, stage: str, consumer: str, axis: str) -> None:
     r.loops[stage] = dict(zip(names, loops[-len(names) :]))
 
 
-def _reverse_compute_at(r: _Replay, stage: str, producer: str, axis: str) -> None:
+def _reverse_compute_at(r: Replay, stage: str, producer: str, axis: str) -> None:
     names = tuple(r.named(stage))
     loop = r.loop(producer, axis)
     r.schedule.reverse_compute_at(r.block(stage), loop, preserve_unit_loops=True)
@@ -113,12 +126,13 @@ def _reverse_compute_at(r: _Replay, stage: str, producer: str, axis: str) -> Non
     r.loops[stage] = dict(zip(names, loops[-len(names) :]))
 
 
-def _decompose_reduction(r: _Replay, stage: str, axis: str) -> None:
+def _decompose_reduction(r: Replay, stage: str, axis: str) -> None:
     """The new stage `STAGE.init` has the loops inside `axis` that are not reduced."""
-    names = list(r.named(stage))
+    loop, names = r.loop(stage, axis), list(r.named(stage))
     inner = [name for name in names[names.index(axis) :] if name not in r.reduced[stage]]
-    init = r.schedule.decompose_reduction(r.block(stage), r.loop(stage, axis))
+    init = r.schedule.decompose_reduction(r.block(stage), loop)
     r.blocks[f"{stage}.init"] = init
+    r.reduced[f"{stage}.init"] = set()
     found = r.schedule.get_loops(init)
     r.loops[f"{stage}.init"] = dict(zip(inner, found[-len(inner) :])) if inner else {}
 

@@ -11,7 +11,8 @@ from planish.ir.ops import op_def
 
 #: Every space, by name; a tuning log names them.
 SPACES: dict[str, Space] = {
-    module.SPACE.name: module.SPACE for module in (pointwise, conv, matmul, rows, window, attention, loops)
+    module.SPACE.name: module.SPACE
+    for module in (pointwise, conv, matmul, rows, window, attention, loops)
 }
 _BY_ANCHOR = {anchor: space for space in SPACES.values() for anchor in space.anchors}
 

@@ -51,11 +51,13 @@ def has_rows(kernel: Node) -> bool:
 
 def options(kernel: Node, target: Target) -> Mapping[str, tuple[Any, ...]]:
     """Choices: `lanes` (partial results), `vector` (lanes of the output), `parallel`."""
-    lanes = target.lanes(_anchor(kernel).inputs[0].type.dtype.itemsize)
+    anchor = _anchor(kernel)
+    lanes = target.lanes(anchor.inputs[0].type.dtype.itemsize)
     return {
         "rows": (True,),
         "lanes": (1, lanes, 2 * lanes, 4 * lanes),
-        "vector": (1, lanes),
+        # A reduction leaves one element of a row: no row of the output to take in vectors.
+        "vector": (1,) if anchor.op.startswith("reduce") else (1, lanes),
         "parallel": (False, True),
     }
 

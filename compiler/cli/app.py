@@ -9,6 +9,7 @@ import typer
 
 import planish
 from planish.cli.boundary import guarded
+from planish.ir.errors import PlanishError
 
 app = typer.Typer(
     name="planish",
@@ -24,9 +25,7 @@ Threads = Annotated[
     int | None, typer.Option("--threads", min=1, help="Threads (default: all usable CPUs).")
 ]
 Target = Annotated[str, typer.Option(help="Hardware, see `planish targets`.")]
-Dims = Annotated[
-    list[str] | None, typer.Option(metavar="NAME=N", help="Fix a symbolic dimension.")
-]
+Dims = Annotated[list[str] | None, typer.Option(metavar="NAME=N", help="Fix a symbolic dimension.")]
 Shapes = Annotated[
     list[str] | None, typer.Option(metavar="INPUT=1,3,…", help="Fix an input's shape.")
 ]
@@ -155,6 +154,96 @@ def inspect_command(
     from planish.cli.inspecting import inspect
 
     inspect(subject, check=check, as_json=as_json)
+
+
+@app.command("opt")
+@guarded
+def opt_command(
+    model: Annotated[Path | None, typer.Argument(help="The ONNX model.")] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Write the graph: .txt, .dot, or .html to look into."),
+    ] = None,
+    target: Target = "host",
+    dim: Dims = None,
+    shape: Shapes = None,
+    passes: Passes = None,
+    ops: Ops = None,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Tell what fired where, and what refused and why.")
+    ] = False,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Compare with the model after each pass.")
+    ] = False,
+    print_after: PrintAfter = None,
+    listed: Annotated[
+        str | None,
+        typer.Option("--passes", metavar="list", help="List the passes, in order, and stop."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Optimise MODEL and show what each pass does; compiles nothing."""
+    from planish.cli.optimising import list_passes, run_opt
+
+    if listed is not None:
+        if listed != "list":
+            raise PlanishError(f"--passes {listed}: only `--passes list` is known; see --pass")
+        list_passes(passes or (), as_json=as_json)
+        return
+    if model is None:
+        raise PlanishError("planish opt takes a MODEL, or --passes list")
+    run_opt(
+        model,
+        output,
+        target=target,
+        dims=dim or (),
+        shapes=shape or (),
+        passes=passes or (),
+        ops=ops or (),
+        print_after=print_after or (),
+        explained=explain,
+        verify=verify,
+        as_json=as_json,
+    )
+
+
+@app.command("bisect")
+@guarded
+def bisect_command(
+    model: Annotated[Path, typer.Argument(help="The ONNX model.")],
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="The minimal model (default: MODEL.minimal.onnx)."),
+    ] = None,
+    target: Target = "host",
+    dim: Dims = None,
+    shape: Shapes = None,
+    passes: Passes = None,
+    ops: Ops = None,
+    seed: Annotated[int, typer.Option(help="Seed of the random inputs.")] = 0,
+    code: Annotated[
+        bool, typer.Option("--code/--no-code", help="Search the compiled code too.")
+    ] = True,
+    as_json: Json = False,
+) -> None:
+    """Find the first pass, node or kernel that is wrong, and a minimal MODEL that shows it.
+
+    Exits with 1 if something is wrong.
+    """
+    from planish.cli.bisecting import run_bisect
+
+    run_bisect(
+        model,
+        output,
+        target=target,
+        dims=dim or (),
+        shapes=shape or (),
+        passes=passes or (),
+        ops=ops or (),
+        seed=seed,
+        compiled=code,
+        as_json=as_json,
+    )
 
 
 @app.command("targets")

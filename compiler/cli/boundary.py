@@ -38,6 +38,8 @@ def guarded(command: Callable[Params, None]) -> Callable[Params, None]:
         as_json = bool(kwargs.get("as_json"))
         try:
             command(*args, **kwargs)
+        except typer.Exit:  # the command has told all there is to tell
+            raise
         except (KeyboardInterrupt, PlanishError) as error:
             raise typer.Exit(_report(error, as_json)) from None
         except BrokenPipeError:

@@ -35,7 +35,8 @@ class Sizes:
     @staticmethod
     def of(attrs: Attrs) -> Sizes:
         """The extents that the attributes state."""
-        return Sizes(*attrs["sizes"], group=attrs["group"])
+        batch, heads, queries, keys, depth, value_depth = attrs["sizes"]
+        return Sizes(batch, heads, queries, keys, depth, value_depth, attrs["group"])
 
     @property
     def scores(self) -> tuple[int, int, int, int]:

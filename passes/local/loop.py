@@ -77,7 +77,7 @@ def _divided_digits(
         (d,) = digits
         outer = Digit(d.axis, d.stride * factor, -(-d.extent // factor))
         return (outer,), (Digit(d.axis, d.stride, factor),)
-    slow, fast = list(digits), []
+    slow, fast = list(digits), list[Digit]()
     while slow and factor % slow[-1].extent == 0:
         factor //= slow[-1].extent
         fast.insert(0, slow.pop())

@@ -98,10 +98,9 @@ def stages_of(kernel: Node) -> tuple[Stage, ...]:
     anchor = _anchor(body)
     if anchor is None:
         return (_out(body, plan, _Anchored((), {})),)
-    try:
-        anchored = _ANCHORED[anchor.op](anchor, plan)
-    except KeyError:
-        raise ScheduleError(f"{kernel.where()}: the stages of {anchor.op} are not known") from None
+    if anchor.op not in _ANCHORED:
+        raise ScheduleError(f"{kernel.where()}: {anchor.op} has no stages that directives can name")
+    anchored = _ANCHORED[anchor.op](anchor, plan)
     out = _out(body, plan, anchored, _is_aligned(body, anchor))
     return (*anchored.stages, out)
 
@@ -163,6 +162,8 @@ def _stage(
 
 # --- contractions
 
+_BLOCKED = ("n", "oc", "oh", "ow", "ow.i", "oci")
+
 
 def _contraction(
     axes: Sequence[str],
@@ -182,18 +183,16 @@ def _blocked_conv(node: Node, plan: Schedule) -> _Anchored:
     over = [("ic", ic), ("kh", kh), ("kw", kw), ("ici", ici)]
     tile = int(plan.choice("ow"))
     if plan.choice("flatten"):
-        axes = ("n", "oc", "ow", "ow.i", "oci")
-        return _contraction(axes, (n, oc, oh * ow, oci), over, _Tiles(2, tile), flatten=True)
-    axes = ("n", "oc", "oh", "ow", "ow.i", "oci")
-    return _contraction(axes, (n, oc, oh, ow, oci), over, _Tiles(3, tile))
+        flat = tuple(axis for axis in _BLOCKED if axis != "oh")
+        return _contraction(flat, (n, oc, oh * ow, oci), over, _Tiles(2, tile), flatten=True)
+    return _contraction(_BLOCKED, (n, oc, oh, ow, oci), over, _Tiles(3, tile))
 
 
 def _blocked_depthwise_conv(node: Node, plan: Schedule) -> _Anchored:
     shape = node.output.type.static_shape
     kh, kw = node.inputs[1].type.static_shape[1:3]
-    axes = ("n", "oc", "oh", "ow", "ow.i", "oci")
     tiles = _Tiles(3, int(plan.choice("ow")))
-    return _contraction(axes, shape, [("kh", kh), ("kw", kw)], tiles)
+    return _contraction(_BLOCKED, shape, [("kh", kh), ("kw", kw)], tiles)
 
 
 def _conv(node: Node, plan: Schedule) -> _Anchored:
@@ -224,14 +223,11 @@ def _rows(
     """
     spatial = _numbered(len(outer))
     row = {d: d for d in spatial}
-    given: dict[str, Links | None] = {
-        stage: row | {"k": "k"} if stage == "exp" and lanes <= 1 else row for stage in reads
-    }
+    given: dict[str, Links | None] = dict.fromkeys(reads, row)
     if lanes <= 1 or length < 2 * lanes:
-        linked = {
-            stage: row | {"k": "k"} if stage == "exp" else row for stage in given
-        }
-        return (_stage(name, outer, [("k", length)], reads=linked),)
+        if "exp" in given:
+            given["exp"] = row | {"k": "k"}
+        return (_stage(name, outer, [("k", length)], reads=given),)
     part = _stage(
         f"{name}_part", (*outer, lanes), [("ko", length // lanes)], (*spatial, "lane"), given
     )
@@ -275,9 +271,7 @@ def _softmax(node: Node, plan: Schedule) -> _Anchored:
         stages = (*top, *_rows("sum", outer, length, lanes, ["max"]))
         return _Anchored(stages, {"max": positions, "sum": positions})
     spatial = _numbered(len(outer))
-    exp = _stage(
-        "exp", (*outer, length), (), (*spatial, "k"), {"max": {d: d for d in spatial}}
-    )
+    exp = _stage("exp", (*outer, length), (), (*spatial, "k"), {"max": {d: d for d in spatial}})
     stages = (*top, exp, *_rows("sum", outer, length, lanes, ["exp"]))
     return _Anchored(stages, {"exp": positions | {"k": axis}, "sum": positions})
 

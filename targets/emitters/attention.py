@@ -190,9 +190,7 @@ def _scores(
 
         tile.each(store)
         tile.each(
-            lambda r: T.buffer_store(
-                peak, with_names([peak[r], scores[i + t, r]], maximum), [r]
-            )
+            lambda r: T.buffer_store(peak, with_names([peak[r], scores[i + t, r]], maximum), [r])
         )
 
 
@@ -237,9 +235,7 @@ class _State:
             tile.each(lambda r: T.buffer_store(scores, exp(scores[i, r] - shift[r]), [i, r]))
             tile.each(lambda r: T.buffer_store(self.total, self.total[r] + scores[i, r], [r]))
 
-    def add(
-        self, scores: Buffer, value: Key, start: Expr, size: int, j: Expr, count: int
-    ) -> None:
+    def add(self, scores: Buffer, value: Key, start: Expr, size: int, j: Expr, count: int) -> None:
         """Add exponentials times values in `count` columns from column j."""
         tile = self.tile
         sums = tile.buffer(count)

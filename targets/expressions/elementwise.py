@@ -10,7 +10,14 @@ from tvm import tirx
 from planish.ir.errors import TargetError
 from planish.ir.graph import Constant, Node
 from planish.targets.expressions import vector_math
-from planish.targets.expressions.view import Expr, Indices, View, dtype_of, with_names
+from planish.targets.expressions.view import (
+    Expr,
+    Indices,
+    View,
+    dtype_of,
+    with_bindings_outside,
+    with_names,
+)
 
 
 def is_float(expr: Expr) -> bool:
@@ -54,7 +61,7 @@ def maximum(a: Expr, b: Expr) -> Expr:
     if _is_literal(a):
         a, b = b, a
     if _is_literal(b):
-        return tirx.Select(a < b, b, a)  # NaN compares false and stays
+        return tirx.max(b, a)  # `b > a ? b : a`: NaN compares false and stays
     return tirx.Select(tirx.Or(a >= b, is_nan(a)), a, b)
 
 
@@ -65,7 +72,7 @@ def minimum(a: Expr, b: Expr) -> Expr:
     if _is_literal(a):
         a, b = b, a
     if _is_literal(b):
-        return tirx.Select(b < a, b, a)
+        return tirx.min(b, a)
     return tirx.Select(tirx.Or(a <= b, is_nan(a)), a, b)
 
 
@@ -78,9 +85,9 @@ def _is_literal(x: Expr) -> bool:
 
 def relu(x: Expr) -> Expr:
     """max(x, 0) that keeps NaN."""
-    if "uint" in dtype_of(x):
+    if "uint" in dtype_of(x) or (isinstance(x, tirx.FloatImm) and not _is_literal(x)):
         return x
-    return tirx.Select(x < like(0, x), like(0, x), x)
+    return tirx.max(like(0, x), x)  # this order keeps NaN
 
 
 def divide(a: Expr, b: Expr) -> Expr:
@@ -329,9 +336,31 @@ def elementwise(node: Node, inputs: Sequence[View]) -> View:
 
     def read(idx: Indices) -> Expr:
         args = [view.read(aligned(view.shape, shape, idx)) for view in inputs]
+        if _reads_once(node, args):
+            return with_bindings_outside(args, lambda *bare: _apply(node, bare))
         return with_names(args, lambda *named: _apply(node, named))
 
     return View(shape, node.output.type.dtype.value, read)
+
+
+#: Ops whose expression holds each float argument once. Fewer variables are not only shorter: TVM's
+#: simplifier puts their values in place, so that its time doubles with each one that is read twice.
+_READ_ONCE = frozenset(
+    (
+        *("add", "sub", "mul", "div", "neg", "abs", "sqrt", "floor", "ceil", "round"),
+        *("reciprocal", "relu", "where", "equal"),
+        *("less", "less_equal", "greater", "greater_equal"),
+    )
+)
+
+
+def _reads_once(node: Node, args: Sequence[Expr]) -> bool:
+    if node.op == "cast":
+        return node.attrs["to"].value not in ("uint64", "bool")
+    floats = all(dtype_of(arg) in ("float32", "float64", "float16", "bool") for arg in args)
+    if node.op in ("maximum", "minimum"):
+        return any(map(_is_literal, args))
+    return floats and node.op in _READ_ONCE
 
 
 def _apply(node: Node, args: Sequence[Expr]) -> Expr:

@@ -33,7 +33,39 @@ def with_names(args: Sequence[Expr], build: Callable[..., Expr]) -> Expr:
         named.append(use)
     body = build(*named)
     for var, value in reversed(bound):
+        body = let(var, value, body)
+    return body
+
+
+def with_bindings_outside(args: Sequence[Expr], build: Callable[..., Expr]) -> Expr:
+    """`build(*args)`, which holds each argument once, with the arguments' bindings around it.
+
+    So bindings are always outermost, and no rewriting of TVM's can copy one.
+    """
+    chain, bare = [], []
+    for arg in args:
+        while isinstance(arg, tirx.Let):
+            chain.append((arg.var, arg.value))
+            arg = arg.body
+        bare.append(arg)
+    body = build(*bare)
+    for var, value in reversed(chain):
         body = tirx.Let(var, value, body)
+    return body
+
+
+def let(var: Expr, value: Expr, body: Expr) -> Expr:
+    """`body` with `var` bound; bindings inside `value` come first, as a chain.
+
+    Bindings nested in values take TVM's simplifier time exponential in their depth.
+    """
+    chain = []
+    while isinstance(value, tirx.Let):
+        chain.append((value.var, value.value))
+        value = value.body
+    body = tirx.Let(var, value, body)
+    for inner, bound in reversed(chain):
+        body = tirx.Let(inner, bound, body)
     return body
 
 
@@ -43,7 +75,7 @@ def once(value: Expr, build: Callable[[Expr], Expr]) -> Expr:
     For reducers: what TVM later puts in place of their variables must occur once.
     """
     var = tirx.Var("once", value.ty)
-    return tirx.Let(var, value, build(var))
+    return let(var, value, build(var))
 
 
 def _binding(name: str, value: Expr) -> tuple[Expr, Expr, Expr]:
@@ -101,7 +133,7 @@ class Bindings:
         self._scopes.append({})
         body = build()
         for bound in reversed(self._scopes.pop().values()):
-            body = tirx.Let(bound.var, bound.value, body)
+            body = let(bound.var, bound.value, body)
         return body
 
     def shared(self, view: View, name: str) -> View:

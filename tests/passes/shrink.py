@@ -13,7 +13,9 @@ def shrunk(graph: Graph, fails: Callable[[Graph], bool]) -> Graph:
     `fails` must hold for `graph`. The cuts are tried in turn, large ones first, until none holds.
     """
     while True:
-        smaller = next((g for g in _candidates(graph) if _size(g) < _size(graph) and fails(g)), None)
+        smaller = next(
+            (g for g in _candidates(graph) if _size(g) < _size(graph) and fails(g)), None
+        )
         if smaller is None:
             return graph
         graph = smaller

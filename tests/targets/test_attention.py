@@ -1,4 +1,4 @@
-"""The attention kernel against the reference: odd sizes, masks, causal, groups, strided operands."""
+"""The attention kernel against the reference: odd sizes, masks, groups, strided operands."""
 
 from __future__ import annotations
 
@@ -96,9 +96,7 @@ def test_rows_that_see_nothing(guarded: bool, tmp_path: Path) -> None:
     mask[0, 0, 1] = -np.inf
     mask[0, 0, 2, :4990] = -np.inf
     mask[0, 0, 3] = np.finfo("float32").min
-    graph = Graph(
-        tuple(inputs), (attend(sizes, *inputs, constant(mask), guarded=guarded),), ("y",)
-    )
+    graph = Graph(tuple(inputs), (attend(sizes, *inputs, constant(mask), guarded=guarded),), ("y",))
     given = random_inputs(graph, np.random.default_rng(1))
     found = run_compiled(graph, given, tmp_path)["y"]
     assert np.isnan(found[0, 0, 1]).all() != guarded

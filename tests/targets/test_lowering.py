@@ -188,6 +188,9 @@ def test_reductions(tmp_path: Path) -> None:
     cases.check(tmp_path)
 
 
+SIX = constant(np.float32(6))
+
+
 def test_maximum_keeps_nan(tmp_path: Path) -> None:
     cases = Cases()
     x = cases.input(4, 64)
@@ -196,6 +199,8 @@ def test_maximum_keeps_nan(tmp_path: Path) -> None:
     for op in ("max", "min", "sum"):
         cases.add(op, emit(f"reduce_{op}", x, axes=(1,), keepdims=False))
     cases.add("relu", emit("relu", x))
+    cases.add("relu6", emit("minimum", emit("maximum", x, constant(np.float32(-1))), SIX))
+    cases.add("other_order", emit("minimum", SIX, emit("add", x, x)))
     cases.check(tmp_path, x0=data)
 
 

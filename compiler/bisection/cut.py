@@ -91,7 +91,9 @@ class Cutter:
         """
         nodes = [self._model.graph.node[at] for at in self.positions if at in positions]
         written = [name for node in nodes for name in node.output if name]
-        read = dict.fromkeys(name for at in self.positions if at in positions for name in self._reads[at])
+        read = dict.fromkeys(
+            name for at in self.positions if at in positions for name in self._reads[at]
+        )
         inputs, tensors = [], []
         for name in read:
             if name in written:
@@ -147,5 +149,3 @@ def _fixed(values: Iterable[Value]) -> set[Value]:
         if any(value in moving for value in node.inputs):
             moving.update(node.outputs)
     return {value for value in results if value not in moving}
-
-

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from planish.bisect.child import Crashed, run_in_child
+from planish.child import Crashed, run_in_child
 from planish.driver import compile_graph
 from planish.ir.graph import Constant, Graph, Input, Node, Value, with_inputs
 from planish.ir.reference import run_graph, run_node

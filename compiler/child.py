@@ -1,6 +1,6 @@
 """Runs an artefact in a process of its own: code under suspicion may crash.
 
-`python -m planish.bisect.child FOLDER IN.npz OUT.npz`; tensors are in the artefact's order.
+`python -m planish.child FOLDER IN.npz OUT.npz`; tensors are in the artefact's order.
 """
 
 from __future__ import annotations

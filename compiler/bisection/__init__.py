@@ -1,0 +1,5 @@
+"""planish.bisection: finding the first pass, node or kernel that computes something wrong, or fails."""
+
+from planish.bisection.search import Finding, bisect
+
+__all__ = ["Finding", "bisect"]

@@ -1,0 +1,229 @@
+"""Joins matmuls, and convolutions, of one input by constants into one wide one."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from planish.ir.builder import make_node
+from planish.ir.graph import Attrs, Constant, Graph, Node, Value, constant
+from planish.ir.op import OpKind
+from planish.ir.ops import op_def
+from planish.ir.target import Target
+from planish.passes.rewrite import Refusal
+
+_log = logging.getLogger("planish.passes")
+
+#: Bytes that a core could move while a kernel is launched and its threads meet.
+_LAUNCH = 64 * 1024
+
+#: Bytes between the starts of q, k and v of one merged row must not need a copy: who reads its
+#: operands at strides, and which of its inputs.
+_READS_STRIDED = {"attention": (0, 1, 2)}
+
+Users = Mapping[Value, Sequence[tuple[Node | None, int]]]
+
+
+def merge_siblings(graph: Graph, target: Target) -> Graph:
+    """Merge siblings, with the element-wise ops that follow all of them, where that pays.
+
+    before: %1 = matmul(%x, @q)   %2 = add(%1, @a)   %3 = matmul(%x, @k)   %4 = add(%3, @b)
+    after:  %1 = matmul(%x, @qk)  %2 = add(%1, @ab)  %3 = slice(%2, …)     %4 = slice(%2, …)
+
+    Siblings read one value and differ in their weights only. It pays if reading the input once,
+    and launching once, saves more than the slices cost: those are free for who reads at strides
+    (attention), and for ops that move elements anyway; all others need copies.
+    """
+    users = graph.users()
+    plans: dict[Node, _Plan] = {}
+    for siblings in _siblings(graph, users):
+        plan = _plan(siblings, users)
+        refusal = _does_not_pay(plan, users, target)
+        if refusal is not None:
+            _log.debug("merge siblings at %s: %s", siblings[0].where(), refusal.reason)
+            continue
+        plans.update((node, plan) for chain in plan.chains for node in (chain[0], chain[-1]))
+    if not plans:
+        return graph
+    merged: dict[_Plan, list[Value]] = {}
+    sources: dict[_Plan, Value] = {}
+
+    def replace(node: Node, inputs: tuple[Value, ...]) -> Sequence[Value] | None:
+        plan = plans.get(node)
+        if plan is None:
+            return None
+        ends = [chain[-1] for chain in plan.chains]
+        if node.op == plan.chains[0][0].op:
+            sources.setdefault(plan, inputs[0])
+        if node not in ends:
+            return None
+        if plan not in merged:
+            merged[plan] = _slices(plan, _merged(plan, sources[plan]))
+        return [merged[plan][ends.index(node)]]
+
+    return graph.rebuild(replace)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Plan:
+    """Siblings, each with the ops after it that all have alike; `axis` is where they join."""
+
+    chains: tuple[tuple[Node, ...], ...]
+    axis: int
+
+    @property
+    def widths(self) -> list[int]:
+        """Extents of the parts."""
+        return [chain[-1].output.type.static_shape[self.axis] for chain in self.chains]
+
+
+def _siblings(graph: Graph, users: Users) -> Iterator[list[Node]]:
+    """Sets of nodes that could be one, in the order of the graph."""
+    found: dict[tuple[object, ...], list[Node]] = {}
+    for node in graph.nodes:
+        kind = _kind(node)
+        if kind is not None:
+            found.setdefault((node.inputs[0], *kind), []).append(node)
+    yield from (nodes for nodes in found.values() if len(nodes) > 1)
+
+
+def _kind(node: Node) -> tuple[object, ...] | None:
+    """What siblings must have in common besides their input; None if a node has no siblings."""
+    if node.op not in ("matmul", "conv") or not isinstance(node.inputs[1], Constant):
+        return None
+    weights = node.inputs[1].type
+    if not all(isinstance(n, int) for n in node.output.type.shape):
+        return None
+    if node.op == "matmul":
+        return ("matmul", weights.dtype) if weights.rank == 2 else None
+    if node.attrs["groups"] != 1:
+        return None
+    return ("conv", weights.dtype, weights.shape[1:], *sorted(node.attrs.items()))
+
+
+def _plan(siblings: Sequence[Node], users: Users) -> _Plan:
+    axis = siblings[0].output.type.rank - 1 if siblings[0].op == "matmul" else 1
+    chains = [_chain(node, axis, users) for node in siblings]
+    length = 1
+    for steps in zip(*(chain[1:] for chain in chains)):
+        if any(_step(node) != _step(steps[0]) for node in steps):
+            break
+        length += 1
+    return _Plan(tuple(tuple(chain[:length]) for chain in chains), axis)
+
+
+def _chain(anchor: Node, axis: int, users: Users) -> list[Node]:
+    """A node and the element-wise ops with constants after it, as long as nothing else reads."""
+    chain = [anchor]
+    while len(users[chain[-1].output]) == 1:
+        node, _ = users[chain[-1].output][0]
+        if node is None or op_def(node.op).kind is not OpKind.ELEMENTWISE:
+            break
+        others = [v for v in node.inputs if v is not chain[-1].output]
+        if len(others) != len(node.inputs) - 1 or not all(_is_joinable(v, node, axis) for v in others):
+            break
+        if node.output.type.shape != anchor.output.type.shape:
+            break
+        chain.append(node)
+    return chain
+
+
+def _is_joinable(found: Value, node: Node, axis: int) -> bool:
+    """A constant that varies along the axis only."""
+    return isinstance(found, Constant) and all(
+        n == 1 for i, n in enumerate(_aligned(found, node.output.type.rank)) if i != axis
+    )
+
+
+def _aligned(found: Value, rank: int) -> tuple[int, ...]:
+    return (1,) * (rank - found.type.rank) + found.type.static_shape
+
+
+def _step(node: Node) -> tuple[object, ...]:
+    """What must agree of two element-wise ops: op, attributes, and which operands are constant."""
+    return (node.op, *sorted(node.attrs.items()), *(isinstance(v, Constant) for v in node.inputs))
+
+
+def _does_not_pay(plan: _Plan, users: Users, target: Target) -> Refusal | None:
+    count = len(plan.chains)
+    read = plan.chains[0][0].inputs[0].type.nbytes
+    saved = (count - 1) * (read + _LAUNCH)
+    copied = 0
+    for chain in plan.chains:
+        readers = users[chain[-1].output]
+        if not all(_reads_in_place(*reader) for reader in readers):
+            copied += 2 * chain[-1].output.type.nbytes + _LAUNCH
+    if copied < saved:
+        return None
+    return Refusal(f"copies of slices move {copied} bytes, one reading of the input saves {saved}")
+
+
+def _reads_in_place(user: Node | None, number: int) -> bool:
+    """True if a user reads a slice as cheaply as a whole tensor."""
+    if user is None:
+        return False
+    if user.op == "conv":  # its padding is a copy in any case
+        return any((*user.attrs["before"], *user.attrs["after"]))
+    return user.op in ("concat", "pad") or number in _READS_STRIDED.get(user.op, ())
+
+
+def _merged(plan: _Plan, source: Value) -> Value:
+    """The wide op and what follows it, up to where the siblings part."""
+    anchors = [chain[0] for chain in plan.chains]
+    along = 1 if anchors[0].op == "matmul" else 0
+    weights = np.concatenate([_data(node.inputs[1]) for node in anchors], axis=along)
+    result = _like(anchors, [source, constant(weights)])
+    for steps in zip(*(chain[1:] for chain in plan.chains)):
+        operands = [
+            _joined([node.inputs[i] for node in steps], plan)
+            if isinstance(steps[0].inputs[i], Constant)
+            else result
+            for i in range(len(steps[0].inputs))
+        ]
+        result = _like(steps, operands)
+    return result
+
+
+def _like(nodes: Sequence[Node], inputs: Sequence[Value]) -> Value:
+    """One node in place of several that are alike."""
+    names = [name for node in nodes for name in node.provenance]
+    attrs: Attrs = nodes[0].attrs
+    return make_node(nodes[0].op, inputs, attrs, (), names).output
+
+
+def _data(found: Value) -> np.ndarray:
+    assert isinstance(found, Constant)
+    return np.asarray(found.data)
+
+
+def _joined(constants: Sequence[Value], plan: _Plan) -> Constant:
+    """The constants of all siblings side by side."""
+    rank = plan.chains[0][0].output.type.rank
+    parts = []
+    for found, width in zip(constants, plan.widths):
+        flat = np.broadcast_to(_data(found).reshape(-1), (width,))
+        parts.append(flat)
+    shape = (-1, *(1,) * (rank - 1 - plan.axis))
+    return constant(np.concatenate(parts).reshape(shape))
+
+
+def _slices(plan: _Plan, whole: Value) -> list[Value]:
+    """The parts of the merged result, under the names of those they stand for."""
+    shape = whole.type.static_shape
+    found: list[Value] = []
+    start = 0
+    for chain, width in zip(plan.chains, plan.widths):
+        attrs = {
+            "starts": tuple(start if i == plan.axis else 0 for i in range(len(shape))),
+            "stops": tuple(start + width if i == plan.axis else n for i, n in enumerate(shape)),
+            "steps": (1,) * len(shape),
+        }
+        last = chain[-1]
+        names = [name for node in chain for name in node.provenance]
+        found.append(make_node("slice", [whole], attrs, (), names, [last.output.name]).output)
+        start += width
+    return found

@@ -1,0 +1,373 @@
+"""Passes and ops of one's own, from Python, the command line and installed packages."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from importlib.metadata import EntryPoint
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+from typer.testing import CliRunner
+
+import planish
+from planish import custom
+from planish.cli.app import app
+from planish.custom import PASSES, assemble, labelled
+from planish.ir.builder import emit
+from planish.ir.errors import InvalidGraph, PlanishError, TargetError
+from planish.ir.extension import CustomOp, extended
+from planish.ir.graph import Graph, Input, Node, Value
+from planish.ir.onnx.call import Call
+from planish.ir.op import AttrSpec, OpDef, OpKind
+from planish.ir.ops import OPS, op_def
+from planish.ir.schedule import Schedule
+from planish.ir.target import Target
+from planish.ir.types import tensor
+from planish.passes.pass_ import Step
+from planish.passes.pattern import Match, op, value
+from planish.passes.rewrite import Refusal, Rule
+from tests.compiler.small_models import perceptron, save
+
+# -- passes ---------------------------------------------------------------------------------------
+
+
+def mine(graph: Graph, target: Target) -> Graph:
+    """Changes nothing."""
+    return graph
+
+
+def _as_maximum(match: Match) -> Value:
+    zero = planish.ir.graph.constant(np.zeros((), "f4"))
+    return emit("maximum", match["x"], zero)
+
+
+RELU_AS_MAXIMUM = Rule("relu as maximum", op("relu", value("x")), _as_maximum)
+
+
+@planish.local_pass
+def scalar_loops(kernel: Node, target: Target) -> Schedule | Refusal | None:
+    """No directives for element-wise kernels; the others keep what they have."""
+    if kernel.attrs["schedule"].space != "pointwise":
+        return Refusal("has an anchor")
+    return Schedule.of("pointwise", directives=())
+
+
+def labels(*passes: custom.CustomPass) -> list[str]:
+    """What runs, by label."""
+    return labelled(assemble(passes))
+
+
+def test_graph_passes_run_after_the_first_clean_up_and_local_passes_last() -> None:
+    names = labels(scalar_loops, mine, RELU_AS_MAXIMUM)
+    at = names.index("simplify")
+    assert names[at + 1 : at + 3] == ["mine", "relu_as_maximum"]
+    assert names[-2:] == ["assign_default_schedules", "scalar_loops"]
+    assert [n for n in names if n not in {"mine", "relu_as_maximum", "scalar_loops"}] == labels()
+
+
+def test_passes_are_placed_before_or_after_a_named_one() -> None:
+    names = labels(planish.place(mine, before="fuse"), planish.place(mine, after="simplify#2"))
+    assert names[names.index("fuse") - 1].startswith("mine")
+    assert names[names.index("simplify#2") + 1] == "mine"
+    assert labels(planish.place(mine, before=names[0]))[0] == "mine"
+    with pytest.raises(PlanishError, match="'mine' is placed after 'nix', but there is no such"):
+        assemble([planish.place(mine, after="nix")])
+    with pytest.raises(PlanishError, match="takes one of before= and after="):
+        planish.place(mine)
+
+
+@pytest.mark.parametrize("wrong", [3, str, None])
+def test_what_is_no_pass_is_refused(wrong: object) -> None:
+    with pytest.raises(PlanishError, match=r"is no pass; a pass is a function \(Graph, Target\)"):
+        assemble([wrong])  # type: ignore[list-item]
+
+
+def test_custom_passes_are_observed_verified_and_numerically_checked(tmp_path: Path) -> None:
+    model = perceptron(tmp_path / "m.onnx")
+    seen: dict[str, bool] = {}
+    report = planish.compile(
+        model,
+        tmp_path / "out",
+        passes=[RELU_AS_MAXIMUM, Step(scalar_loops, "to see it")],
+        observer=lambda name, before, after, seconds: seen.update({name: after is not before}),
+    )
+    assert seen["relu_as_maximum"]
+    assert "scalar_loops" in seen
+    assert report.verification is not None
+    assert report.verification.ok
+    wrong = Rule("relu as abs", op("relu", value("x")), lambda match: emit("abs", match["x"]))
+    with pytest.raises(planish.PlanishError, match="out of tolerance"):
+        planish.compile(model, tmp_path / "wrong", passes=[wrong])
+
+
+def crash(graph: Graph, target: Target) -> Graph:
+    """Fails."""
+    raise KeyError("lost")
+
+
+def forget(graph: Graph, target: Target) -> Graph:
+    """Gives nothing back."""
+
+
+def rename(graph: Graph, target: Target) -> Graph:
+    """Loses the names of the outputs."""
+    return Graph(graph.inputs, (emit("neg", emit("neg", graph.outputs[0])),), ("other",))
+
+
+@planish.local_pass
+def wrong_schedule(kernel: Node, target: Target) -> Schedule | Refusal | None:
+    """Gives no schedule."""
+    return "fast"  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (crash, r"pass 'crash' \(from .*test_custom:crash\) failed at .*test_custom.py:\d+ on gr"),
+        (forget, r"pass 'forget' .* must return a Graph, got None"),
+        (rename, r"pass 'rename' .* renamed the outputs \['y'\] to \['other'\]; hand them on"),
+        (wrong_schedule, r"'wrong_schedule' must give a Schedule, a Refusal or None, got 'fast'"),
+    ],
+)
+def test_errors_name_the_pass_and_its_author(
+    wrong: custom.CustomPass, message: str, tmp_path: Path
+) -> None:
+    model = perceptron(tmp_path / "m.onnx")
+    with pytest.raises(planish.ir.errors.CustomPassError, match=message):
+        planish.compile(model, tmp_path / "out", passes=[wrong])
+
+
+MODULE = """
+import planish
+from planish.ir.builder import emit
+from planish.passes.pattern import op, value
+from planish.passes.rewrite import Rule
+
+def double_neg(match):
+    return emit("neg", emit("neg", emit("relu", match["x"])))
+
+rule = Rule("relu by way of neg", op("relu", value("x"), where=lambda n: n.provenance), double_neg)
+
+def my_pass(graph, target):
+    return graph
+
+def broken(graph, target):
+    raise ValueError("no")
+
+placed = planish.place(my_pass, before="fuse")
+"""
+
+
+@pytest.fixture
+def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with a user's module and a model, as the current one."""
+    (tmp_path / "users_passes.py").write_text(MODULE)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delitem(sys.modules, "users_passes", raising=False)
+    return perceptron(tmp_path / "m.onnx")
+
+
+def test_passes_are_loaded_by_name(module: Path) -> None:
+    assert "my_pass" in labels("users_passes:my_pass")
+    names = labels("users_passes:placed", "users_passes:my_pass@after=fold_scale")
+    assert names[names.index("fuse") - 1] == "my_pass#2"
+    assert names[names.index("fold_scale") + 1] == "my_pass"
+    with pytest.raises(PlanishError, match="cannot load 'users_passes:nix' .*AttributeError"):
+        assemble(["users_passes:nix"])
+    with pytest.raises(PlanishError, match="after the @ stands after=NAME or before=NAME"):
+        assemble(["users_passes:my_pass@fuse"])
+
+
+def test_passes_on_the_command_line(module: Path) -> None:
+    command = ["compile", "m.onnx", "-o", "out", "--no-verify", "--pass"]
+    shown = CliRunner().invoke(
+        app, [*command, "users_passes:my_pass@before=fuse", "--print-after", "my_pass"]
+    )
+    assert shown.exit_code == 0, shown.output
+    assert "// after my_pass, unchanged" in shown.output
+    failed = CliRunner().invoke(app, [*command, "users_passes:broken"])
+    assert failed.exit_code == 2, "a mistake in a user's pass is not a failure of planish"
+    assert "pass 'broken' (from users_passes:broken) failed at" in failed.output
+    assert "users_passes.py:16" in failed.output
+
+
+class _Package:
+    """Stands for the distribution that an entry point is of."""
+
+    name = "their-package"
+
+
+def _install(monkeypatch: pytest.MonkeyPatch, group: str, **values: str) -> None:
+    points = [
+        EntryPoint(name, spec, group)._for(_Package())  # type: ignore[attr-defined]
+        for name, spec in values.items()
+    ]
+    monkeypatch.setattr(
+        custom, "entry_points", lambda group: [p for p in points if p.group == group]
+    )
+
+
+def test_passes_of_installed_packages_are_known_by_name(
+    module: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _install(monkeypatch, custom.PASS_GROUP, theirs="users_passes:my_pass", bad="nix:nix")
+    assert custom.installed_passes()["theirs"] == "their-package users_passes:my_pass"
+    names = labels("theirs@after=fold_scale")
+    assert names[names.index("fold_scale") + 1] == "my_pass"
+    assert "my_pass" not in labels(), "an installed pass runs only if it is asked for"
+    with pytest.raises(PlanishError, match=r"cannot load 'nix:nix' \(their-package nix:nix\)"):
+        assemble(["bad"])
+    with pytest.raises(PlanishError, match="'their' is not .*; installed are: bad, theirs"):
+        assemble(["their"])
+
+
+# -- ops ------------------------------------------------------------------------------------------
+
+
+def _same(types: object, attrs: object) -> tuple[object, ...]:
+    return (types[0],)  # type: ignore[index]
+
+
+def softclip(name: str = "softclip", kind: OpKind = OpKind.ELEMENTWISE) -> OpDef:
+    """x / (1 + |x| / limit)."""
+    return OpDef(
+        name,
+        "x / (1 + |x| / limit)",
+        kind,
+        (1, 1),
+        _same,  # type: ignore[arg-type]
+        lambda arrays, attrs: ((arrays[0] / (1 + np.abs(arrays[0]) / np.float32(attrs["limit"]))),),
+        {"limit": AttrSpec((float,), 1.0)},
+    )
+
+
+def convert(call: Call) -> Value:
+    """com.example.SoftClip."""
+    return call.emit("softclip", call.value(0), limit=call.number("limit", 1.0))
+
+
+def expression(node: Node, x: object) -> object:
+    """The same as a TVM scalar."""
+    from tvm import tirx
+
+    one = tirx.const(1, "float32")
+    return x / (one + tirx.abs(x) / tirx.const(node.attrs["limit"], "float32"))  # type: ignore
+
+
+SOFTCLIP = CustomOp(softclip(), expression, ("com.example", "SoftClip", convert))
+
+
+@pytest.fixture
+def clipped(tmp_path: Path) -> Path:
+    """y = SoftClip(x + x), x float32 (3, 21)."""
+    nodes = [
+        helper.make_node("Add", ["x", "x"], ["s"], "twice"),
+        helper.make_node("SoftClip", ["s"], ["y"], "clip", domain="com.example", limit=2.0),
+    ]
+    info = [helper.make_tensor_value_info(n, TensorProto.FLOAT, (3, 21)) for n in "xy"]
+    path = save(tmp_path / "clip.onnx", nodes, info[:1], info[1:], [])
+    model = onnx.load(path)
+    model.opset_import.append(helper.make_opsetid("com.example", 1))
+    onnx.save(model, path)
+    return path
+
+
+def test_a_custom_op_is_imported_fused_compiled_and_verified(clipped: Path, tmp_path: Path) -> None:
+    report = planish.compile(clipped, tmp_path / "out", ops=[SOFTCLIP])
+    assert report.verification is not None
+    assert report.verification.ok
+    assert "onnxruntime refused" in report.verification.reference
+    assert [set(kernel.ops) for kernel in report.manifest.kernels] == [{"add", "softclip"}]
+    x = np.random.default_rng(3).standard_normal((3, 21)).astype("f4")
+    with planish.load(tmp_path / "out") as model:
+        np.testing.assert_allclose(
+            model.run({"x": x})["y"], 2 * x / (1 + np.abs(x)), rtol=1e-5, atol=1e-6
+        )
+    with pytest.raises(planish.UnsupportedModel, match="'clip'"):
+        planish.compile(clipped, tmp_path / "without")
+
+
+def test_an_op_that_is_no_element_wise_one_gives_a_view(clipped: Path, tmp_path: Path) -> None:
+    from planish.targets.expressions.view import View
+
+    def flipped(node: Node, views: list[View], stages: object, plan: object) -> View:
+        (x,) = views
+        last = x.shape[-1] - 1
+        return View(x.shape, x.dtype, lambda idx: x.read((*idx[:-1], last - idx[-1])))
+
+    flip = OpDef(
+        "flip_last", "last axis backwards", OpKind.MOVEMENT, (1, 1), _same,  # type: ignore
+        lambda arrays, attrs: (arrays[0][..., ::-1],),
+    )  # fmt: skip
+    source = (
+        "com.example",
+        "SoftClip",
+        lambda call: (call.number("limit"), call.emit("flip_last", call.value(0)))[1],
+    )  # noqa: E501
+    report = planish.compile(clipped, tmp_path / "out", ops=[CustomOp(flip, flipped, source)])
+    assert report.verification is not None
+    assert report.verification.ok
+
+
+def test_lowering_errors_name_op_and_node(clipped: Path, tmp_path: Path) -> None:
+    source = ("com.example", "SoftClip", convert)
+    none = CustomOp(softclip(), None, source)
+    with pytest.raises(TargetError, match="from 'twice', 'clip'|from 'clip'.* has no lowering"):
+        planish.compile(clipped, tmp_path / "a", ops=[none])
+    wrong = CustomOp(softclip(), lambda node, x: x.nothing, source)
+    with pytest.raises(TargetError, match="the expression of custom op 'softclip' failed: Attr"):
+        planish.compile(clipped, tmp_path / "b", ops=[wrong])
+    other = CustomOp(softclip(), lambda node, x: x.astype("int32"), source)
+    with pytest.raises(TargetError, match="'softclip' gives int32, inference float32"):
+        planish.compile(clipped, tmp_path / "c", ops=[other])
+
+
+def test_a_custom_op_is_known_only_within_its_compilation() -> None:
+    with pytest.raises(InvalidGraph, match="no op 'softclip'"):
+        op_def("softclip")
+    with extended([SOFTCLIP]):
+        assert op_def("softclip") is SOFTCLIP.definition
+        x = Input(tensor("float32", (2,)), "x")
+        assert emit("softclip", x).node.attrs["limit"] == 1.0
+        with pytest.raises(InvalidGraph, match="did you mean softclip"):
+            op_def("softclp")
+        with extended([]):
+            assert op_def("softclip") is SOFTCLIP.definition
+    assert "softclip" not in OPS
+
+
+def test_names_that_are_taken_are_refused() -> None:
+    def entered(*ops: CustomOp) -> Iterator[None]:
+        with extended(ops):
+            yield
+
+    with pytest.raises(PlanishError, match="custom op 'relu' has the name of an op of planish"):
+        next(entered(CustomOp(softclip("relu"))))
+    with pytest.raises(PlanishError, match="'softclip' has the name of an op of another custom"):
+        next(entered(SOFTCLIP, CustomOp(softclip())))
+    with pytest.raises(PlanishError, match="both stand for the ONNX op 'SoftClip' of domain 'com"):
+        next(entered(SOFTCLIP, CustomOp(softclip("b"), None, SOFTCLIP.onnx)))
+    with pytest.raises(PlanishError, match="holds graphs"):
+        CustomOp(softclip("c", OpKind.REGION))
+
+
+def test_ops_of_installed_packages_are_found(
+    clipped: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _install(monkeypatch, custom.OP_GROUP, softclip=f"{__name__}:SOFTCLIP")
+    report = planish.compile(clipped, tmp_path / "out")
+    assert report.verification is not None
+    assert report.verification.ok
+    _install(monkeypatch, custom.OP_GROUP, nothing=f"{__name__}:crash")
+    with pytest.raises(PlanishError, match=r"their-package .*:crash' is no CustomOp, but function"):
+        planish.compile(clipped, tmp_path / "again")
+
+
+def test_the_pipeline_itself_is_untouched() -> None:
+    assert assemble([]) == PASSES
+    assert not any(step.origin for step in PASSES)
