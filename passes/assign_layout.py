@@ -128,6 +128,8 @@ class _Layout:
         elif node.op in _SPATIAL:
             operands = [self._blocked(inputs[0]), *inputs[1:]]
             attrs = _SPATIAL[node.op](node)
+        elif node.op == "slice":
+            operands, attrs = [self._blocked(inputs[0])], self._slice_attrs(node)
         else:
             return None
         known = [value for value in operands if value is not None]
@@ -135,6 +137,20 @@ class _Layout:
             return None
         result = make_node(node.op, known, attrs, (), node.provenance)
         return self._unpack(result.output, node)
+
+    def _slice_attrs(self, node: Node) -> Attrs | None:
+        """The attributes over blocks, if the channels that are kept are whole blocks."""
+        starts, stops, steps = (node.attrs[name] for name in ("starts", "stops", "steps"))
+        size = node.inputs[0].type.static_shape[1]
+        ends = starts[1] % self.block == 0 and (stops[1] % self.block == 0 or stops[1] == size)
+        if steps[1] != 1 or not ends:
+            return None
+        first, last = starts[1] // self.block, -(-stops[1] // self.block)
+        return {
+            "starts": (starts[0], first, *starts[2:], 0),
+            "stops": (stops[0], last, *stops[2:], self.block),
+            "steps": (*steps, 1),
+        }
 
     def _elementwise_operands(self, node: Node, inputs: tuple[Value, ...]) -> list[Value | None]:
         channels = node.output.type.static_shape[1]

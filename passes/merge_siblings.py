@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -15,14 +13,12 @@ from planish.ir.op import OpKind
 from planish.ir.ops import op_def
 from planish.ir.target import Target
 from planish.passes.rewrite import Refusal
-
-_log = logging.getLogger("planish.passes")
+from planish.passes.trace import Event, report
 
 #: Bytes that a core could move while a kernel is launched and its threads meet.
 _LAUNCH = 64 * 1024
 
-#: Bytes between the starts of q, k and v of one merged row must not need a copy: who reads its
-#: operands at strides, and which of its inputs.
+#: Ops that read some of their inputs at strides, so that a slice of a wider tensor is no copy.
 _READS_STRIDED = {"attention": (0, 1, 2)}
 
 Users = Mapping[Value, Sequence[tuple[Node | None, int]]]
@@ -40,13 +36,14 @@ def merge_siblings(graph: Graph, target: Target) -> Graph:
     """
     users = graph.users()
     plans: dict[Node, _Plan] = {}
-    for siblings in _siblings(graph, users):
-        plan = _plan(siblings, users)
-        refusal = _does_not_pay(plan, users, target)
-        if refusal is not None:
-            _log.debug("merge siblings at %s: %s", siblings[0].where(), refusal.reason)
-            continue
-        plans.update((node, plan) for chain in plan.chains for node in (chain[0], chain[-1]))
+    events: list[Event] = []
+    for plan in _plans(graph, users):
+        where = plan.chains[0][0].where()
+        refusal = _refusal(plan, users, target)
+        if refusal is None:
+            plans.update((node, plan) for chain in plan.chains for node in (chain[0], chain[-1]))
+        events.append(Event("merge siblings", where, refusal.reason if refusal else None))
+    report(events)
     if not plans:
         return graph
     merged: dict[_Plan, list[Value]] = {}
@@ -81,14 +78,25 @@ class _Plan:
         return [chain[-1].output.type.static_shape[self.axis] for chain in self.chains]
 
 
-def _siblings(graph: Graph, users: Users) -> Iterator[list[Node]]:
-    """Sets of nodes that could be one, in the order of the graph."""
-    found: dict[tuple[object, ...], list[Node]] = {}
+def _plans(graph: Graph, users: Users) -> Iterator[_Plan]:
+    """Sets of siblings, in the order of the graph; only those who need no copy, if several."""
+    found: dict[tuple[object, ...], list[tuple[Node, ...]]] = {}
     for node in graph.nodes:
         kind = _kind(node)
         if kind is not None:
-            found.setdefault((node.inputs[0], *kind), []).append(node)
-    yield from (nodes for nodes in found.values() if len(nodes) > 1)
+            chain = _chain(node, _axis(node), users)
+            key = (node.inputs[0], *kind, *(_step(step) for step in chain[1:]))
+            found.setdefault(key, []).append(chain)
+    for chains in found.values():
+        cheap = [c for c in chains if not _needs_copy(c[-1], users)]
+        merged = cheap if len(cheap) > 1 else chains
+        if len(merged) > 1:
+            yield _Plan(tuple(merged), _axis(merged[0][0]))
+
+
+def _axis(node: Node) -> int:
+    """The axis of the result along which weights of a node can be joined."""
+    return node.output.type.rank - 1 if node.op == "matmul" else 1
 
 
 def _kind(node: Node) -> tuple[object, ...] | None:
@@ -105,18 +113,7 @@ def _kind(node: Node) -> tuple[object, ...] | None:
     return ("conv", weights.dtype, weights.shape[1:], *sorted(node.attrs.items()))
 
 
-def _plan(siblings: Sequence[Node], users: Users) -> _Plan:
-    axis = siblings[0].output.type.rank - 1 if siblings[0].op == "matmul" else 1
-    chains = [_chain(node, axis, users) for node in siblings]
-    length = 1
-    for steps in zip(*(chain[1:] for chain in chains)):
-        if any(_step(node) != _step(steps[0]) for node in steps):
-            break
-        length += 1
-    return _Plan(tuple(tuple(chain[:length]) for chain in chains), axis)
-
-
-def _chain(anchor: Node, axis: int, users: Users) -> list[Node]:
+def _chain(anchor: Node, axis: int, users: Users) -> tuple[Node, ...]:
     """A node and the element-wise ops with constants after it, as long as nothing else reads."""
     chain = [anchor]
     while len(users[chain[-1].output]) == 1:
@@ -124,12 +121,12 @@ def _chain(anchor: Node, axis: int, users: Users) -> list[Node]:
         if node is None or op_def(node.op).kind is not OpKind.ELEMENTWISE:
             break
         others = [v for v in node.inputs if v is not chain[-1].output]
-        if len(others) != len(node.inputs) - 1 or not all(_is_joinable(v, node, axis) for v in others):
+        if not all(_is_joinable(v, node, axis) for v in others):
             break
         if node.output.type.shape != anchor.output.type.shape:
             break
         chain.append(node)
-    return chain
+    return tuple(chain)
 
 
 def _is_joinable(found: Value, node: Node, axis: int) -> bool:
@@ -148,22 +145,25 @@ def _step(node: Node) -> tuple[object, ...]:
     return (node.op, *sorted(node.attrs.items()), *(isinstance(v, Constant) for v in node.inputs))
 
 
-def _does_not_pay(plan: _Plan, users: Users, target: Target) -> Refusal | None:
-    count = len(plan.chains)
-    read = plan.chains[0][0].inputs[0].type.nbytes
-    saved = (count - 1) * (read + _LAUNCH)
-    copied = 0
-    for chain in plan.chains:
-        readers = users[chain[-1].output]
-        if not all(_reads_in_place(*reader) for reader in readers):
-            copied += 2 * chain[-1].output.type.nbytes + _LAUNCH
+def _refusal(plan: _Plan, users: Users, target: Target) -> Refusal | None:
+    """Why merging costs more than it saves, in bytes; None if it pays."""
+    block = target.lanes(4)
+    if plan.chains[0][0].op == "conv" and any(width % block for width in plan.widths[:-1]):
+        return Refusal(f"{plan.widths} channels do not part at blocks of {block}")
+    ends = [chain[-1] for chain in plan.chains]
+    saved = (len(ends) - 1) * (plan.chains[0][0].inputs[0].type.nbytes + _LAUNCH)
+    copied = sum(2 * end.output.type.nbytes + _LAUNCH for end in ends if _needs_copy(end, users))
     if copied < saved:
         return None
-    return Refusal(f"copies of slices move {copied} bytes, one reading of the input saves {saved}")
+    return Refusal(f"copies of the parts cost {copied} bytes, reading the input once saves {saved}")
+
+
+def _needs_copy(end: Node, users: Users) -> bool:
+    """True if some user could not read a slice as cheaply as a whole tensor."""
+    return not all(_reads_in_place(user, number) for user, number in users[end.output])
 
 
 def _reads_in_place(user: Node | None, number: int) -> bool:
-    """True if a user reads a slice as cheaply as a whole tensor."""
     if user is None:
         return False
     if user.op == "conv":  # its padding is a copy in any case
@@ -203,10 +203,10 @@ def _data(found: Value) -> np.ndarray:
 def _joined(constants: Sequence[Value], plan: _Plan) -> Constant:
     """The constants of all siblings side by side."""
     rank = plan.chains[0][0].output.type.rank
-    parts = []
-    for found, width in zip(constants, plan.widths):
-        flat = np.broadcast_to(_data(found).reshape(-1), (width,))
-        parts.append(flat)
+    data = [_data(found).reshape(-1) for found in constants]
+    if all(part.size == 1 and part == data[0] for part in data):
+        return constant(data[0].reshape(()))  # stays a number in the kernel
+    parts = [np.broadcast_to(part, (width,)) for part, width in zip(data, plan.widths)]
     shape = (-1, *(1,) * (rank - 1 - plan.axis))
     return constant(np.concatenate(parts).reshape(shape))
 

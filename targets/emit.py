@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from planish.ir.cost import node_cost
 from planish.ir.digest import digest
 from planish.ir.errors import PlanishError, TargetError
 from planish.ir.graph import Graph, Node, Value
-from planish.ir.ops import op_def
 from planish.ir.target import Target
 from planish.passes.views import VIEWS
 from planish.targets.codegen import build_object
@@ -126,17 +126,12 @@ def _call(node: Node, symbol: str, memory: MemoryPlan) -> Call:
 
 
 def _info(node: Node) -> KernelInfo:
-    body = node.regions[0]
-    flops = 0
-    for inner in body.nodes:
-        types = [v.type for v in inner.inputs], [v.type for v in inner.outputs]
-        flops += op_def(inner.op).flops(*types, inner.attrs)
-    moved = sum(value.type.nbytes for value in (*node.inputs, *node.outputs))
+    cost = node_cost(node)
     return KernelInfo(
         name=node.attrs["name"],
         provenance=node.provenance,
-        ops=tuple(inner.op for inner in body.nodes),
-        flops=flops,
-        bytes=moved,
+        ops=tuple(inner.op for inner in node.regions[0].nodes),
+        flops=cost.flops,
+        bytes=cost.bytes,
         schedule=node.attrs["schedule"].to_json(),
     )

@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from planish.cli.app import app
-from tests.compiler.small_models import perceptron
+from tests.compiler.small_models import own_op, perceptron
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -29,11 +29,30 @@ def test_python_examples_run(
     if not examples:
         pytest.skip("has no Python")
     perceptron(tmp_path / "model.onnx", batch="batch" if document.stem == "README" else 1)
+    perceptron(tmp_path / "tanh.onnx", op="Tanh")
+    own_op(tmp_path / "soft_clip.onnx", "com.example", "SoftClip")
     monkeypatch.chdir(tmp_path)
     array = np.random.default_rng(0).standard_normal((1, 12)).astype("f4")
     names = {"array": array, "__name__": "example"}
     for example in examples:
         exec(compile(example, str(document), "exec"), names)
+
+
+def test_worked_examples_are_short() -> None:
+    examples = [
+        block
+        for document in DOCUMENTS
+        for block in blocks(document, "python")
+        if block.startswith("# example: ")
+    ]
+    titles = [block.splitlines()[0] for block in examples]
+    assert titles == [
+        "# example: a custom op",
+        "# example: replace an activation",
+        "# example: a rewrite with a refusal",
+    ]
+    for block in examples:
+        assert len(block.splitlines()) <= 41, "the title, and at most 40 lines"
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
@@ -47,7 +66,7 @@ def test_commands_and_options_of_the_readme_exist() -> None:
     text = (ROOT / "README.md").read_text()
     helps = {
         name: CliRunner().invoke(app, [name, "--help"], env={"COLUMNS": "200"}).stdout
-        for name in ("compile", "run", "inspect", "targets")
+        for name in ("compile", "run", "inspect", "opt", "bisect", "targets")
     }
     rows = re.findall(r"^\| `planish (\w+)[^`]*` \| (.*) \|$", text, re.M)
     assert [name for name, _ in rows] == list(helps)

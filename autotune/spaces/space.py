@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from planish.ir.cost import node_cost
 from planish.ir.graph import Node
 from planish.ir.op import OpKind
 from planish.ir.ops import op_def
@@ -48,19 +49,10 @@ def anchor_of(kernel: Node) -> Node | None:
     return None
 
 
-def flops_of(kernel: Node) -> int:
-    """Operations of one call of the kernel."""
-    total = 0
-    for node in kernel.regions[0].nodes:
-        types = [v.type for v in node.inputs], [v.type for v in node.outputs]
-        total += op_def(node.op).flops(*types, node.attrs)
-    return total
-
-
 def is_parallel(kernel: Node, target: Target) -> bool:
     """True if the kernel has work enough for more than one thread."""
     elements = sum(value.type.elements for value in kernel.outputs)
-    return target.cores > 1 and max(elements, flops_of(kernel) // 16) >= PARALLEL_WORK
+    return target.cores > 1 and max(elements, node_cost(kernel).flops // 16) >= PARALLEL_WORK
 
 
 def widest_vector(extent: int, lanes: int) -> int:

@@ -44,6 +44,20 @@ def embedding(path: Path) -> Path:
     return save(path, nodes, inputs, outputs, [numpy_helper.from_array(table, "table")])
 
 
+def own_op(path: Path, domain: str, op: str) -> Path:
+    """y = op(x + x) with the attribute limit = 2, x float32 (3, 21), of an operator set of one's own."""
+    nodes = [
+        helper.make_node("Add", ["x", "x"], ["sum"], "twice"),
+        helper.make_node(op, ["sum"], ["y"], "own", domain=domain, limit=2.0),
+    ]
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, (3, 21)) for name in "xy")
+    save(path, nodes, [x], [y], [])
+    model = onnx.load(path)
+    model.opset_import.append(helper.make_opsetid(domain, 1))
+    onnx.save(model, path)
+    return path
+
+
 def save(
     path: Path,
     nodes: list[onnx.NodeProto],
