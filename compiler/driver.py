@@ -105,9 +105,9 @@ def compile(
     `dims` fixes symbolic dimensions by name, `shapes` whole inputs. `name` prefixes the C interface
     (default: the file's name). `passes` run beside those of `pipeline`, which they leave in place
     (see `planish.place`); `ops` are known to this compilation beside planish's. `observer` sees the
-    graph before and after each pass. `threads` is how many cores the schedules are made for (default: the
-    target's). With `verify` the artefact is run on random inputs and compared with another
-    implementation of the model before it is put in place.
+    graph before and after each pass. `threads` is how many cores the schedules are made for
+    (default: the target's). With `verify` the artefact is run on random inputs and compared with
+    another implementation of the model before it is put in place.
 
     Raises InvalidModel, UnsupportedModel, TargetError or ArtefactError for what the caller can
     mend; VerificationFailed if the artefact is out of tolerance, which is then in
@@ -252,6 +252,7 @@ def _put(staging: Path, folder: Path, manifest: Manifest, found: Verification) -
     if not found.ok:
         raise VerificationFailed(
             f"output '{found.worst.name}' of the artefact differs from {found.reference}: "
-            f"{found.worst.reason}; the artefact is kept in '{place}' for a report"
+            f"{found.worst.reason}; the artefact is kept in '{place}' for a report, "
+            "and `planish bisect MODEL` finds the pass or kernel that is wrong"
         )
     return complete

@@ -66,7 +66,7 @@ class PassRecord:
         return Counter((e.rule, e.refused) for e in self.events if e.refused is not None)
 
     def change(self) -> Change:
-        """What is in one graph and not in the other; nodes that only read other values are equal."""
+        """What is in one graph only; nodes that differ in what they read alone are equal."""
         old, new = _signatures(self.before), _signatures(self.after)
         gone = [node for key, nodes in old.items() for node in nodes[len(new.get(key, ())) :]]
         made = [node for key, nodes in new.items() for node in nodes[len(old.get(key, ())) :]]

@@ -33,8 +33,8 @@ class CustomOp:
       - EMITTED: `(kernel) -> tirx.PrimFunc`, as in `planish.targets.emitters`;
       - else `(node, views, stages, schedule) -> View`, as in `planish.targets.expressions`.
     Without it the op can be imported and computed by its reference, but not compiled: a pass then
-    has to replace it. `onnx` is (domain, op type, converter); a converter of a custom op goes before
-    the one that planish has. An op without it comes from passes only.
+    has to replace it. `onnx` is (domain, op type, converter); the converter of a custom op goes
+    before the one that planish has. An op without it comes from passes only.
     """
 
     definition: OpDef

@@ -172,7 +172,9 @@ class _Grouping:
         """True if the node could be the epilogue of an anchor that only it reads."""
         shape = node.output.type.shape
         stack = [node]
-        while stack:
+        for _ in range(LARGEST_KERNEL):  # an anchor further up is another kernel's
+            if not stack:
+                break
             current = stack.pop()
             if op_def(current.op).kind is not OpKind.ELEMENTWISE:
                 continue

@@ -6,9 +6,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from planish.ir.errors import ScheduleError
-from planish.ir.graph import Graph, Node, Value
+from planish.ir.extension import custom_op
+from planish.ir.graph import Graph, Node, Value, with_inputs
 from planish.ir.schedule import Schedule
 from planish.ir.target import Target
+from planish.passes.local import loop_nest, with_schedule
 from planish.passes.rewrite import Refusal
 from planish.passes.trace import Event, report
 
@@ -32,7 +34,8 @@ class LocalPass:
     def __call__(self, graph: Graph, target: Target) -> Graph:
         """The graph with the new schedules: a local pass runs like any other.
 
-        ScheduleError where the function gives something else than a schedule.
+        ScheduleError where the function gives something else than a schedule, or one that is not
+        legal for the kernel.
         """
         events: list[Event] = []
 
@@ -48,24 +51,22 @@ class LocalPass:
                     f"{node.where()}: '{self.name}' must give a Schedule, a Refusal or None, "
                     f"got {found!r}"
                 )
+            new = with_inputs(with_schedule(node, found), inputs)
+            _check(new, found)
             events.append(Event(self.name, node.where()))
-            return _with_schedule(node, found, inputs).outputs
+            return new.outputs
 
         after = graph.rebuild(rewrite)
         report(events)
         return after
 
 
-def _with_schedule(kernel: Node, schedule: Schedule, inputs: tuple[Value, ...]) -> Node:
-    return Node(
-        kernel.op,
-        inputs,
-        [result.type for result in kernel.outputs],
-        {**kernel.attrs, "schedule": schedule},
-        kernel.regions,
-        kernel.provenance,
-        [result.name for result in kernel.outputs],
-    )
+def _check(kernel: Node, schedule: Schedule) -> None:
+    """Tries the directives now, where the pass is known, and not when the kernel is lowered."""
+    inside = (node.op for region in kernel.regions for node in region.nodes)
+    # What an emitter writes and what a custom op computes has loops that nobody else knows.
+    if schedule.emitter is None and schedule.directives and not any(map(custom_op, inside)):
+        loop_nest(kernel)
 
 
 def local_pass(schedule: Callable[[Node, Target], Schedule | Refusal | None]) -> LocalPass:

@@ -30,9 +30,11 @@ def merge_siblings(graph: Graph, target: Target) -> Graph:
     before: %1 = matmul(%x, @q)   %2 = add(%1, @a)   %3 = matmul(%x, @k)   %4 = add(%3, @b)
     after:  %1 = matmul(%x, @qk)  %2 = add(%1, @ab)  %3 = slice(%2, …)     %4 = slice(%2, …)
 
-    Siblings read one value and differ in their weights only. It pays if reading the input once,
-    and launching once, saves more than the slices cost: those are free for who reads at strides
-    (attention), and for ops that move elements anyway; all others need copies.
+    Siblings read one value and differ in their weights only. It pays if fewer launches, and fewer
+    readings of an input that no cache holds, save more than the slices cost. Slices are free for
+    who reads at strides (attention); all others need copies, also those that a sibling of its own
+    would have stored in place (padding, concatenation). So the branches of an inception module
+    stay apart, and a narrow pair of heads on a wide feature map becomes one.
     """
     users = graph.users()
     plans: dict[Node, _Plan] = {}
@@ -151,11 +153,13 @@ def _refusal(plan: _Plan, users: Users, target: Target) -> Refusal | None:
     if plan.chains[0][0].op == "conv" and any(width % block for width in plan.widths[:-1]):
         return Refusal(f"{plan.widths} channels do not part at blocks of {block}")
     ends = [chain[-1] for chain in plan.chains]
-    saved = (len(ends) - 1) * (plan.chains[0][0].inputs[0].type.nbytes + _LAUNCH)
+    source = plan.chains[0][0].inputs[0].type.nbytes
+    again = source if source > target.l2 else 0  # else it is read from the cache
+    saved = (len(ends) - 1) * (again + _LAUNCH)
     copied = sum(2 * end.output.type.nbytes + _LAUNCH for end in ends if _needs_copy(end, users))
     if copied < saved:
         return None
-    return Refusal(f"copies of the parts cost {copied} bytes, reading the input once saves {saved}")
+    return Refusal(f"copies of the parts cost as much as moving {copied} bytes, it saves {saved}")
 
 
 def _needs_copy(end: Node, users: Users) -> bool:
@@ -164,11 +168,7 @@ def _needs_copy(end: Node, users: Users) -> bool:
 
 
 def _reads_in_place(user: Node | None, number: int) -> bool:
-    if user is None:
-        return False
-    if user.op == "conv":  # its padding is a copy in any case
-        return any((*user.attrs["before"], *user.attrs["after"]))
-    return user.op in ("concat", "pad") or number in _READS_STRIDED.get(user.op, ())
+    return user is not None and number in _READS_STRIDED.get(user.op, ())
 
 
 def _merged(plan: _Plan, source: Value) -> Value:

@@ -79,6 +79,8 @@ def choose_views(graph: Graph) -> Places:
     for node in graph.nodes:
         if node.op != "slice" or not _is_range(node) or node.output in outputs:
             continue
+        if places.root(node.inputs[0]).owner in outputs:
+            continue  # the caller's buffers have no parts
         if _is_slice_worth(node, places, users) and not _reaches(node.output, outputs, places):
             places.add(node)
     concats = [node for node in graph.nodes if node.op == "concat" and _is_outermost(node)]

@@ -1,4 +1,4 @@
-"""planish.bisection: finding the first pass, node or kernel that computes something wrong, or fails."""
+"""planish.bisection: finding the first pass, node or kernel that is wrong or fails."""
 
 from planish.bisection.search import Finding, bisect
 

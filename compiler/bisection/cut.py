@@ -47,7 +47,7 @@ class Cutter:
     def _all_values(
         self, dims: Mapping[str, int], shapes: Mapping[str, Sequence[int]]
     ) -> dict[str, Value]:
-        """The value of every live tensor name: the model is imported with all of them as outputs."""
+        """The value of every live tensor name; the model is imported with all as outputs."""
         graph = self._model.graph
         names = [name for at in self.positions for name in graph.node[at].output if name]
         extra = [name for name in names if name not in self._outputs]

@@ -49,7 +49,7 @@ def check_code(
 def check_kernels(
     graph: Graph, target: Target, inputs: Mapping[str, np.ndarray], mode: str
 ) -> BadCode | None:
-    """The first kernel that is wrong on its own: cannot be compiled, crashes, or is out of tolerance.
+    """The first kernel that on its own cannot be compiled, crashes, or is out of tolerance.
 
     All are compiled into one artefact, each reading what the reference computed; if that fails as
     a whole, the first half that does is searched.

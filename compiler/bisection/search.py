@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -129,20 +130,21 @@ class _Search:
         """The number of the first pass after which the outputs are wrong, by binary search.
 
         What one pass spoils, no later one repairs: the last state tells whether there is any.
+        Passes that changed nothing need no looking at.
         """
-        low, high = 0, len(states) - 1
         mode = precision_mode(states[0])
-        if self._is_right(states[high], expected, mode):
+        changed = [i for i, (a, b) in enumerate(pairwise(states)) if a is not b]
+        if not changed or self._is_right(states[-1], expected, mode):
             return None
-        while high - low > 1:
-            self.progress("search", low, len(states))
-            middle = (low + high) // 2
-            # Passes that changed nothing leave the same object: nothing to compute.
-            if states[middle] is states[low] or self._is_right(states[middle], expected, mode):
-                low = middle
+        right, wrong = 0, len(changed)  # so many changes leave the outputs right, or wrong
+        while wrong - right > 1:
+            self.progress("search", len(changed) - (wrong - right), len(changed))
+            middle = (right + wrong) // 2
+            if self._is_right(states[changed[middle - 1] + 1], expected, mode):
+                right = middle
             else:
-                high = middle
-        return low
+                wrong = middle
+        return changed[wrong - 1]
 
     def _is_right(self, graph: Graph, expected: Arrays, mode: str) -> bool:
         return _difference(evaluate(graph, self.inputs), expected, mode) is None
@@ -312,7 +314,7 @@ def _showing_values(graph: Graph, values: Iterable[Value], names: Iterable[str])
 
 
 def _kind(error: PassError) -> tuple[str, str]:
-    """What makes two failures of a pass the same: the error at the bottom, and whose check it was."""
+    """What makes two failures of a pass the same: the first error, and whose check it was."""
     bottom: BaseException = error
     while bottom.__cause__ is not None:
         bottom = bottom.__cause__

@@ -71,10 +71,13 @@ def _facts(manifest: Manifest) -> dict[str, Any]:
 
 
 def _inspect_model(path: Path, as_json: bool) -> None:
+    from planish.custom import custom_ops
+    from planish.ir.extension import extended
     from planish.ir.graph import Constant
     from planish.ir.onnx import import_model
 
-    graph = import_model(path, dynamic=True)
+    with extended(custom_ops(())):
+        graph = import_model(path, dynamic=True)
     inputs = [(v.name, v.type) for v in graph.inputs]
     outputs = [(name, v.type) for name, v in zip(graph.output_names, graph.outputs)]
     ops = Counter(node.op for node in graph.nodes)

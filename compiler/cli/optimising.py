@@ -12,8 +12,9 @@ from planish.cli.printing import print_table, spell_seconds
 from planish.custom import PASSES, assemble, installed_passes, labelled
 from planish.explain import Explanation, PassRecord, explain
 from planish.graph_views import dot, event_lines, page
-from planish.ir.errors import PlanishError
+from planish.ir.errors import CustomPassError, PlanishError
 from planish.ir.text import print_graph
+from planish.verdict import VerificationFailed
 
 #: Lines of one pass that `--explain` shows; JSON and the HTML page have all of them.
 MOST_LINES = 40
@@ -65,7 +66,8 @@ def run_opt(
         _write(found, output, model.name)
     wrong = [record for record in found.records if record.numeric]
     if wrong:
-        raise PlanishError(
+        kind = CustomPassError if wrong[0].step.origin else VerificationFailed
+        raise kind(
             f"pass '{wrong[0].label}' changes the result: {wrong[0].numeric}; "
             f"`planish bisect {model}` finds where"
         )

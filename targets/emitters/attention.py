@@ -104,6 +104,9 @@ def _tile(
             tile.each(lambda r: T.buffer_store(peak, state.peak[r], [r]))
             keys = int(choice(kernel, "keys"))
 
+            if mask and _has_rows(mask[0]):
+                _transpose_mask(tile, mask[0], scores, start, size)
+
             def rows(i: Expr, n: int) -> None:
                 _scores(node, tile, scores, peak, query, key, mask, start, i, n)
 
@@ -179,7 +182,8 @@ def _scores(
         def store(r: Expr) -> None:
             score = products[t, r]
             for added in mask:
-                score = score + _mask(tile, added, r, n)
+                here = scores[i + t, r] if _has_rows(added) else _mask(tile, added, r, n)
+                score = score + here
             if node.attrs["causal"] is not None:
                 hidden = n > tile.row(r) + node.attrs["causal"]
                 score = with_names(
@@ -192,6 +196,16 @@ def _scores(
         tile.each(
             lambda r: T.buffer_store(peak, with_names([peak[r], scores[i + t, r]], maximum), [r])
         )
+
+
+def _has_rows(mask: Buffer) -> bool:
+    return int(mask.shape[2]) > 1
+
+
+def _transpose_mask(tile: _Tile, mask: Buffer, scores: Buffer, start: Expr, size: int) -> None:
+    """Put a mask where its scores will be: single elements cost less than gathering lanes."""
+    with T.serial(0, tile.rows) as r, T.serial(0, size) as i:
+        T.buffer_store(scores, _mask(tile, mask, r, start + i), [i, r])
 
 
 def _mask(tile: _Tile, mask: Buffer, lane: Expr, key: Expr) -> Expr:

@@ -298,7 +298,7 @@ UNARY: dict[str, Callable[[Expr], Expr]] = {
 BINARY: dict[str, Callable[[Expr, Expr], Expr]] = {
     "add": lambda a, b: a + b,
     "sub": lambda a, b: _subtract(a, b),
-    "mul": lambda a, b: a * b,
+    "mul": tirx.Mul,  # `a * 0` would lose a, and with it the stage that schedules name
     "div": divide,
     "maximum": maximum,
     "minimum": minimum,

@@ -45,7 +45,7 @@ def embedding(path: Path) -> Path:
 
 
 def own_op(path: Path, domain: str, op: str) -> Path:
-    """y = op(x + x) with the attribute limit = 2, x float32 (3, 21), of an operator set of one's own."""
+    """y = op(x + x), x float32 (3, 21); op is of `domain` and has the attribute limit = 2."""
     nodes = [
         helper.make_node("Add", ["x", "x"], ["sum"], "twice"),
         helper.make_node(op, ["sum"], ["y"], "own", domain=domain, limit=2.0),

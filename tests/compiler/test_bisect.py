@@ -30,7 +30,6 @@ PLANTED = {
     "relu as abs": ("squeezenet", "Relu", "simplify"),
     "forget bias": ("squeezenet", "Conv", "eliminate_common_subexpressions"),
     "swap parts": ("squeezenet", "Concat", "simplify"),
-    "other epsilon": ("inception_v2", "BatchNormalization", "fold_constants"),
     "double weights": ("shufflenet", "Conv", "fold_scale"),
     "max to mean": ("squeezenet", "MaxPool", "fold_batch_norm"),
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from collections.abc import Iterator
 from importlib.metadata import EntryPoint
@@ -22,7 +23,7 @@ from planish.ir.graph import Graph, Input, Node, Value
 from planish.ir.onnx.call import Call
 from planish.ir.op import AttrSpec, OpDef, OpKind
 from planish.ir.ops import OPS, op_def
-from planish.ir.schedule import Schedule
+from planish.ir.schedule import Directive, Schedule
 from planish.ir.target import Target
 from planish.ir.types import tensor
 from planish.passes.pass_ import Step
@@ -122,9 +123,17 @@ def wrong_schedule(kernel: Node, target: Target) -> Schedule | Refusal | None:
     return "fast"  # type: ignore[return-value]
 
 
+@planish.local_pass
+def illegal_schedule(kernel: Node, target: Target) -> Schedule | Refusal | None:
+    """Names a loop that there is not."""
+    schedule = kernel.attrs["schedule"]
+    return dataclasses.replace(schedule, directives=(Directive("parallel", ("out", "sideways")),))
+
+
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
+        (illegal_schedule, r"pass 'illegal_schedule' .* parallel\(out, sideways\): .*'sideways'"),
         (crash, r"pass 'crash' \(from .*test_custom:crash\) failed at .*test_custom.py:\d+ on gr"),
         (forget, r"pass 'forget' .* must return a Graph, got None"),
         (rename, r"pass 'rename' .* renamed the outputs \['y'\] to \['other'\]; hand them on"),
@@ -175,7 +184,7 @@ def test_passes_are_loaded_by_name(module: Path) -> None:
     names = labels("users_passes:placed", "users_passes:my_pass@after=fold_scale")
     assert names[names.index("fuse") - 1] == "my_pass#2"
     assert names[names.index("fold_scale") + 1] == "my_pass"
-    with pytest.raises(PlanishError, match="cannot load 'users_passes:nix' .*AttributeError"):
+    with pytest.raises(PlanishError, match=r"cannot load 'users_passes:nix' .*AttributeError"):
         assemble(["users_passes:nix"])
     with pytest.raises(PlanishError, match="after the @ stands after=NAME or before=NAME"):
         assemble(["users_passes:my_pass@fuse"])
@@ -220,7 +229,7 @@ def test_passes_of_installed_packages_are_known_by_name(
     assert "my_pass" not in labels(), "an installed pass runs only if it is asked for"
     with pytest.raises(PlanishError, match=r"cannot load 'nix:nix' \(their-package nix:nix\)"):
         assemble(["bad"])
-    with pytest.raises(PlanishError, match="'their' is not .*; installed are: bad, theirs"):
+    with pytest.raises(PlanishError, match=r"'their' is not .*; installed are: bad, theirs"):
         assemble(["their"])
 
 
@@ -297,7 +306,7 @@ def test_an_op_that_is_no_element_wise_one_gives_a_view(clipped: Path, tmp_path:
         "com.example",
         "SoftClip",
         lambda call: (call.number("limit"), call.emit("flip_last", call.value(0)))[1],
-    )  # noqa: E501
+    )
     report = planish.compile(clipped, tmp_path / "out", ops=[CustomOp(flip, flipped, source)])
     assert report.verification is not None
     assert report.verification.ok
@@ -306,7 +315,7 @@ def test_an_op_that_is_no_element_wise_one_gives_a_view(clipped: Path, tmp_path:
 def test_lowering_errors_name_op_and_node(clipped: Path, tmp_path: Path) -> None:
     source = ("com.example", "SoftClip", convert)
     none = CustomOp(softclip(), None, source)
-    with pytest.raises(TargetError, match="from 'own'.* has no lowering"):
+    with pytest.raises(TargetError, match=r"from 'own'.* has no lowering"):
         planish.compile(clipped, tmp_path / "a", ops=[none])
     wrong = CustomOp(softclip(), lambda node, x: x.nothing, source)
     with pytest.raises(TargetError, match="the expression of custom op 'softclip' failed: Attr"):

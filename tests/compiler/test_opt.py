@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 from typer.testing import CliRunner
 
 from planish.cli.app import app
@@ -98,8 +98,7 @@ def chain(path: Path, nodes: int) -> Path:
         for i in range(nodes)
     ]
     x, y = (helper.make_tensor_value_info(n, TensorProto.FLOAT, (4,)) for n in ("v0", f"v{nodes}"))
-    weight = numpy_helper.from_array(numpy_helper.to_array(helper.make_tensor(
-        "w", TensorProto.FLOAT, (4,), [0.5, -1.5, 2.0, -0.25])), "w")  # fmt: skip
+    weight = helper.make_tensor("w", TensorProto.FLOAT, (4,), [0.5, -1.5, 2.0, -0.25])
     return save(path, made, [x], [y], [weight])
 
 
@@ -108,7 +107,7 @@ def test_five_thousand_nodes_are_a_page_of_moderate_size(tmp_path: Path) -> None
     start = time.perf_counter()
     text = page(found, "deep")
     assert time.perf_counter() - start < 10
-    assert 5000 < text.count('"id":')
+    assert text.count('"id":') > 5000
     assert len(text) < 10_000_000
 
 

@@ -7,18 +7,22 @@ from collections.abc import Callable, Iterator
 from planish.ir.graph import Constant, Graph, Input, Result, Value
 
 
-def shrunk(graph: Graph, fails: Callable[[Graph], bool]) -> Graph:
+def shrunk(graph: Graph, fails: Callable[[Graph], bool], tries: int = 5000) -> Graph:
     """A graph that still fails, of which no single output, node or input can be taken away.
 
-    `fails` must hold for `graph`. The cuts are tried in turn, large ones first, until none holds.
+    `fails` must hold for `graph`. The cuts are tried in turn, large ones first, until none holds
+    or `fails` was asked `tries` times.
     """
     while True:
-        smaller = next(
-            (g for g in _candidates(graph) if _size(g) < _size(graph) and fails(g)), None
-        )
-        if smaller is None:
+        for candidate in _candidates(graph):
+            if _size(candidate) >= _size(graph) or not tries:
+                continue
+            tries -= 1
+            if fails(candidate):
+                graph = candidate
+                break
+        else:
             return graph
-        graph = smaller
 
 
 def _size(graph: Graph) -> tuple[int, int, int]:

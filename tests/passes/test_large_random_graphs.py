@@ -13,7 +13,7 @@ from collections import Counter
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
-from large_random_graphs import FEWEST_OPS, large_graph, large_graphs
+from large_random_graphs import FEWEST_OPS, large_graph, numbers
 from random_graphs import TARGET
 from shrink import shrunk
 
@@ -72,17 +72,17 @@ def _check(graph: Graph) -> None:
             raise AssertionError(f"{names}: {_wrong(small, steps)}\n{print_graph(small)}")
 
 
-@given(graph=large_graphs)
+@given(numbers=numbers)
 @_settings(100)
-def test_passes_preserve_results(graph: Graph) -> None:
-    _check(graph)
+def test_passes_preserve_results(numbers: list[int]) -> None:
+    _check(large_graph(numbers))
 
 
 @pytest.mark.slow
-@given(graph=large_graphs)
+@given(numbers=numbers)
 @_settings(_NIGHTLY, fresh=True)
-def test_passes_preserve_results_nightly(graph: Graph) -> None:
-    _check(graph)
+def test_passes_preserve_results_nightly(numbers: list[int]) -> None:
+    _check(large_graph(numbers))
 
 
 def test_graphs_hold_what_networks_hold() -> None:
@@ -97,7 +97,7 @@ def test_graphs_hold_what_networks_hold() -> None:
     assert any(ops[op] for op in ("less", "greater", "less_equal", "greater_equal"))
     for graph in graphs:
         assert len(graph.outputs) >= 2
-        assert max(len(uses) for uses in graph.users().values()) >= 4
+        assert max(len(uses) for uses in graph.users().values()) >= 3
 
 
 def test_shrinking_finds_the_node_at_fault() -> None:

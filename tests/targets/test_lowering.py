@@ -305,3 +305,16 @@ def test_blocked_conv(tmp_path: Path) -> None:
     cases.add("first", y)
     cases.add("residual", emit("relu", emit("add", y, cases.input(*y.type.static_shape))))
     cases.check(tmp_path)
+
+
+def test_a_product_with_zero_keeps_the_anchor(tmp_path: Path) -> None:
+    """TVM folds x * 0; the schedule still names the stage of x."""
+    cases = Cases()
+    x = cases.input(1, 4, 5, 6)
+    ones = (1,) * 4
+    for kind in ("average", "max"):
+        attrs = {"window": (1, 1, 2, 1), "strides": ones, "dilations": ones, "kind": kind}
+        pooled = emit("pool", x, before=(0, 0, 1, 0), after=(0,) * 4, **attrs)
+        cases.add(kind, emit("mul", pooled, constant(np.float32(0))))
+    cases.add("rows", emit("mul", emit("softmax", x, axis=3), constant(np.float32(0))))
+    cases.check(tmp_path)

@@ -1,0 +1,80 @@
+"""Every option of every schedule space gives a kernel that is right."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from planish.autotune.default_schedules import with_schedule
+from planish.autotune.spaces import SPACES, space_of
+from planish.ir.graph import Node
+from planish.passes.local import loop_nest
+from tests.targets.anchor_kernels import anchor_kernels, joined
+from tests.targets.compiled import HOST, check_against_reference, random_inputs
+
+KERNELS = anchor_kernels(HOST)
+#: Points of a space that are compiled for each kernel.
+_SAMPLED = 3
+
+
+def _points(kernel: Node, seed: int) -> Iterator[dict[str, Any]]:
+    """The default with each option in turn, then random points."""
+    space, rng = space_of(kernel), random.Random(seed)
+    options, default = space.options(kernel, HOST), space.pick(kernel, HOST)
+    alone = [default | {name: value} for name, values in options.items() for value in values]
+    rng.shuffle(alone)
+    yield from alone
+    while True:
+        yield {name: rng.choice(values) for name, values in options.items()}
+
+
+def test_kernels_cover_the_spaces() -> None:
+    found = {space_of(kernel).name for kernel in KERNELS.values()}
+    assert found | {"loops", "attention"} == set(SPACES)  # those two are written by emitters
+
+
+@pytest.mark.parametrize("name", KERNELS)
+def test_the_pick_is_an_option(name: str) -> None:
+    kernel = KERNELS[name]
+    space = space_of(kernel)
+    options, picked = space.options(kernel, HOST), space.pick(kernel, HOST)
+    assert set(picked) == set(options)
+    for choice, value in picked.items():
+        assert value in options[choice], f"{choice}={value} is not among {options[choice]}"
+
+
+@pytest.mark.parametrize("name", KERNELS)
+def test_every_option_is_legal(name: str) -> None:
+    kernel = KERNELS[name]
+    space = space_of(kernel)
+    for _, point in zip(range(120), _points(kernel, 1)):
+        loop_nest(with_schedule(kernel, space.schedule(kernel, HOST, point)))
+
+
+def test_sampled_options_compute_the_same(tmp_path: Path) -> None:
+    kernels: dict[str, Node] = {}
+    for index, (name, kernel) in enumerate(KERNELS.items()):
+        if name.endswith("_epilogue"):
+            continue
+        for number, point in zip(range(_SAMPLED), _points(kernel, index)):
+            plan = space_of(kernel).schedule(kernel, HOST, point)
+            kernels[f"{name}_{number}"] = with_schedule(kernel, plan)
+    graph = joined(kernels)
+    check_against_reference(graph, random_inputs(graph, np.random.default_rng(2)), tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", KERNELS)
+def test_all_options_compute_the_same(name: str, tmp_path: Path) -> None:
+    kernel, kernels = KERNELS[name], dict[str, Node]()
+    for number, point in zip(range(60), _points(kernel, 3)):
+        kernels[f"{name}_{number}"] = with_schedule(
+            kernel, space_of(kernel).schedule(kernel, HOST, point)
+        )
+    graph = joined(kernels)
+    check_against_reference(graph, random_inputs(graph, np.random.default_rng(2)), tmp_path)
