@@ -98,7 +98,10 @@ def lower_kernel(kernel: Node) -> LoweredKernel:
         write = EMITTERS[plan.emitter] if added is None else custom_emitter(added)
         return LoweredKernel(write(kernel))
     stages = Stages()
-    func = _expressions(body, stages, plan)
+    try:
+        func = _expressions(body, stages, plan)
+    except ScheduleError as error:
+        raise ScheduleError(f"{kernel.where()}: {error}") from None
     placement = Placement(stages.tiling, _padding(body), ("parallel", True) in plan.choices)
     if has_empty(body):
         return LoweredKernel(func, placement)

@@ -65,7 +65,10 @@ class _Tiles:
     size: int
 
     def tiled(self, shape: Sequence[int]) -> tuple[int, ...]:
-        count = -(-shape[self.axis] // self.size)
+        extent = shape[self.axis]
+        if not 1 <= self.size <= extent:
+            raise ScheduleError(f"tiles of {self.size} do not fit an axis of {extent}")
+        count = -(-extent // self.size)
         return (*shape[: self.axis], count, self.size, *shape[self.axis + 1 :])
 
 
@@ -100,7 +103,10 @@ def stages_of(kernel: Node) -> tuple[Stage, ...]:
         return (_out(body, plan, _Anchored((), {})),)
     if anchor.op not in _ANCHORED:
         raise ScheduleError(f"{kernel.where()}: {anchor.op} has no stages that directives can name")
-    anchored = _ANCHORED[anchor.op](anchor, plan)
+    try:
+        anchored = _ANCHORED[anchor.op](anchor, plan)
+    except ScheduleError as error:
+        raise ScheduleError(f"{kernel.where()}: {error}") from None
     out = _out(body, plan, anchored, _is_aligned(body, anchor))
     return (*anchored.stages, out)
 

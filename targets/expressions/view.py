@@ -8,6 +8,8 @@ from typing import Any
 
 from tvm import te, tirx
 
+from planish.ir.errors import ScheduleError
+
 Expr = Any  # a tvm PrimExpr; TVM carries no types
 Indices = tuple[Expr, ...]
 
@@ -164,6 +166,10 @@ class Tiling:
     extent: int
     size: int
     here: Indices = ()
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.size <= self.extent:  # a tile moved back would begin before the tensor
+            raise ScheduleError(f"tiles of {self.size} do not fit an axis of {self.extent}")
 
     @property
     def count(self) -> int:
