@@ -11,6 +11,7 @@ from tvm import s_tir, tirx
 from tvm_ffi.structural import structural_map
 
 from planish.ir.target import Target
+from planish.targets.bindings import store_bindings
 from planish.targets.lowering import LoweredKernel
 
 #: Bytes that one function may keep in its stack frame; larger buffers come from the runtime.
@@ -39,10 +40,11 @@ def build_object(kernels: Mapping[str, LoweredKernel], target: Target) -> bytes:
     named = {name: k.func.with_attr("global_symbol", name) for name, k in kernels.items()}
     module = tirx.transform.BindTarget(described)(tvm.IRModule(named))
     module = _block_passes()(module)
-    placed = {
-        var: kernels[var.name_hint].placement.apply(func) for var, func in module.functions.items()
-    }
-    module = _loop_passes()(tvm.IRModule(placed))
+    loops = {}
+    for var, func in module.functions.items():
+        placed = kernels[var.name_hint].placement.apply(func)
+        loops[var] = placed.with_body(store_bindings(placed.body))
+    module = _loop_passes()(tvm.IRModule(loops))
     plain = {var: _plain_signature(func) for var, func in module.functions.items()}
     module = tirx.transform.LowerTVMBuiltin()(tvm.IRModule(plain))
     module = tirx.transform.LowerIntrin()(module)
