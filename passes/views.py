@@ -68,7 +68,8 @@ class Places:
 def places_of(graph: Graph) -> Places:
     """The places in a graph of kernels, where all that is not a kernel is a view."""
     views = [node for node in graph.nodes if node.op in VIEWS]
-    return Places(sorted(views, key=lambda node: -node.output.type.nbytes))
+    # Operands of a concat are looked for through reshapes and slices, which must be known before.
+    return Places(sorted(views, key=lambda n: (n.op == "concat", -n.output.type.nbytes)))
 
 
 def choose_views(graph: Graph) -> Places:

@@ -145,3 +145,16 @@ def test_arena_is_near_the_lower_bound(name: str) -> None:
     assert plan.lower_bound > 0
     assert plan.arena_bytes <= 1.05 * plan.lower_bound
     _check_by_replay(graph)
+
+
+def test_reshaped_operands_of_a_concat_lie_in_it() -> None:
+    """The concat is the memory that both results are written to, whatever order views come in."""
+    x = Input(tensor("float32", (1, 64)), "x")
+    w = constant(np.random.default_rng(0).standard_normal((64, 64)).astype("float32"))
+    first = emit("matmul", x, w)
+    parts = [emit("reshape", y, shape=(1, 1, 64)) for y in (first, emit("matmul", first, w))]
+    both = emit("reshape", emit("concat", *parts, axis=1), shape=(1, 2, 64, 1))
+    graph = Graph((x,), (emit("transpose", emit("relu", both), perm=(3, 2, 1, 0)),))
+    fused = _kernels(graph)
+    assert [node.op for node in fused.nodes].count("concat") == 1
+    _check_by_replay(fused)
