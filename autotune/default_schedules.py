@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from planish.autotune.spaces import anchor_of, space_of
-from planish.ir.graph import Graph, Node, Value
+from planish.ir.graph import Graph, Node, Value, with_inputs
 from planish.ir.op import OpKind
 from planish.ir.ops import op_def
 from planish.ir.schedule import Schedule
 from planish.ir.target import Target
+from planish.passes.local import with_schedule
 
 
 def assign_default_schedules(graph: Graph, target: Target) -> Graph:
@@ -19,7 +20,7 @@ def assign_default_schedules(graph: Graph, target: Target) -> Graph:
     def rewrite(node: Node, inputs: tuple[Value, ...]) -> Sequence[Value] | None:
         if node.op != "kernel" or node.attrs["schedule"] is not None:
             return None
-        return with_schedule(node, default_schedule(node, target), inputs).outputs
+        return with_schedule(with_inputs(node, inputs), default_schedule(node, target)).outputs
 
     return graph.rebuild(rewrite)
 
@@ -31,16 +32,3 @@ def default_schedule(kernel: Node, target: Target) -> Schedule:
     if anchor is not None and op_def(anchor.op).kind is OpKind.EMITTED:
         return replace(plan, emitter=anchor.op)
     return plan
-
-
-def with_schedule(kernel: Node, schedule: Schedule, inputs: Sequence[Value] = ()) -> Node:
-    """The same kernel under another schedule (and on other inputs, if given)."""
-    return Node(
-        "kernel",
-        inputs or kernel.inputs,
-        [value.type for value in kernel.outputs],
-        {**kernel.attrs, "schedule": schedule},
-        kernel.regions,
-        kernel.provenance,
-        [value.name for value in kernel.outputs],
-    )

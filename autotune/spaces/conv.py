@@ -9,9 +9,9 @@ from planish.autotune.spaces.space import (
     Choices,
     Space,
     Steps,
-    anchor_of,
     is_parallel,
     padded_share,
+    required_anchor,
     tile_candidates,
 )
 from planish.ir.graph import Node
@@ -19,19 +19,13 @@ from planish.ir.target import Target
 from planish.passes.fuse import is_padded
 
 
-def _anchor(kernel: Node) -> Node:
-    anchor = anchor_of(kernel)
-    assert anchor is not None
-    return anchor
-
-
 def _is_dense(kernel: Node) -> bool:
-    return _anchor(kernel).op == "blocked_conv"
+    return required_anchor(kernel).op == "blocked_conv"
 
 
 def _may_flatten(kernel: Node) -> bool:
     """1x1 with stride 1: rows follow each other in memory, so H and W are one axis."""
-    anchor = _anchor(kernel)
+    anchor = required_anchor(kernel)
     return (
         _is_dense(kernel)
         and not is_padded(kernel.regions[0])
@@ -41,7 +35,7 @@ def _may_flatten(kernel: Node) -> bool:
 
 
 def _columns(kernel: Node, flatten: bool) -> int:
-    _, _, oh, ow, _ = _anchor(kernel).output.type.static_shape
+    _, _, oh, ow, _ = required_anchor(kernel).output.type.static_shape
     return oh * ow if flatten else ow
 
 
@@ -55,7 +49,7 @@ def accumulators(target: Target, channels: int, columns: int) -> bool:
 def options(kernel: Node, target: Target) -> Mapping[str, tuple[Any, ...]]:
     """Choices: `flatten`, `oc` (channel blocks in a tile), `ow` (columns in a tile), `parallel`."""
     flatten = (True, False) if _may_flatten(kernel) else (False,)
-    blocks = _anchor(kernel).output.type.static_shape[1]
+    blocks = required_anchor(kernel).output.type.static_shape[1]
     channels = tuple(u for u in (1, 2, 3, 4) if blocks % u == 0) if _is_dense(kernel) else (1,)
     columns = tile_candidates(_columns(kernel, flatten[0]), target.vector_registers - 3)
     return {"flatten": flatten, "oc": channels, "ow": columns, "parallel": (False, True)}
@@ -95,7 +89,7 @@ def _reduction_order(kernel: Node) -> list[str]:
     between unrolled `kw` would keep more values alive than there are registers."""
     if not _is_dense(kernel):
         return ["kh", "kw"]
-    if _anchor(kernel).inputs[0].type.static_shape[-1] == 1:
+    if required_anchor(kernel).inputs[0].type.static_shape[-1] == 1:
         return ["kh", "kw", "ic", "ici"]
     return ["ic", "kh", "kw", "ici"]
 

@@ -10,9 +10,9 @@ from planish.autotune.spaces.space import (
     Choices,
     Space,
     Steps,
-    anchor_of,
     is_parallel,
     padded_share,
+    required_anchor,
     tile_candidates,
     widest_vector,
 )
@@ -20,15 +20,9 @@ from planish.ir.graph import Node
 from planish.ir.target import Target
 
 
-def _anchor(kernel: Node) -> Node:
-    anchor = anchor_of(kernel)
-    assert anchor is not None
-    return anchor
-
-
 def _panel(kernel: Node, target: Target) -> tuple[int, ...]:
     """Panel widths (columns of a tile) that the right operand allows."""
-    anchor = _anchor(kernel)
+    anchor = required_anchor(kernel)
     if anchor.op == "packed_matmul":
         return (anchor.inputs[1].type.static_shape[2],)
     columns = anchor.output.type.static_shape[-1]
@@ -39,8 +33,8 @@ def _panel(kernel: Node, target: Target) -> tuple[int, ...]:
 
 def options(kernel: Node, target: Target) -> Mapping[str, tuple[Any, ...]]:
     """Choices: `m` (rows of a tile), `n` (columns of a tile), `vector` (lanes), `parallel`."""
-    rows = _anchor(kernel).output.type.static_shape[-2]
-    lanes = target.lanes(_anchor(kernel).output.type.dtype.itemsize)
+    rows = required_anchor(kernel).output.type.static_shape[-2]
+    lanes = target.lanes(required_anchor(kernel).output.type.dtype.itemsize)
     return {
         "m": tile_candidates(rows, target.vector_registers - 3),
         "n": _panel(kernel, target),
@@ -52,7 +46,7 @@ def options(kernel: Node, target: Target) -> Mapping[str, tuple[Any, ...]]:
 def pick(kernel: Node, target: Target) -> Choices:
     """The tile with the least waste and the fewest loads that fits the registers."""
     choices = options(kernel, target)
-    anchor = _anchor(kernel)
+    anchor = required_anchor(kernel)
     rows = anchor.output.type.static_shape[-2]
     lanes = target.lanes(anchor.output.type.dtype.itemsize)
     best, chosen = float("inf"), (1, choices["n"][0])
@@ -75,7 +69,7 @@ def pick(kernel: Node, target: Target) -> Choices:
 
 def directives(kernel: Node, target: Target, choices: Choices) -> Steps:
     """b.., n.o, m (parallel) | k | m.i, n.u unrolled | n.v vector."""
-    batch = [f"b{d}" for d in range(_anchor(kernel).output.type.rank - 2)]
+    batch = [f"b{d}" for d in range(required_anchor(kernel).output.type.rank - 2)]
     lead = (*batch, "n.o", "m")
     steps: Steps = [
         ("split", "acc", "n", choices["n"], "n.o", "n.i"),

@@ -10,8 +10,8 @@ from planish.autotune.spaces.space import (
     Choices,
     Space,
     Steps,
-    anchor_of,
     is_parallel,
+    required_anchor,
     widest_vector,
 )
 from planish.ir.graph import Node
@@ -21,15 +21,9 @@ from planish.passes.fuse import inner_root
 _NORMS = ("layer_norm", "rms_norm")
 
 
-def _anchor(kernel: Node) -> Node:
-    anchor = anchor_of(kernel)
-    assert anchor is not None
-    return anchor
-
-
 def _rows(kernel: Node) -> tuple[tuple[int, ...], int, bool]:
     """Outer extents, row length, and whether a row's elements lie side by side."""
-    anchor = _anchor(kernel)
+    anchor = required_anchor(kernel)
     shape = anchor.inputs[0].type.static_shape
     if anchor.op in _NORMS:
         axis = anchor.attrs["axis"] % len(shape)
@@ -44,14 +38,14 @@ def _rows(kernel: Node) -> tuple[tuple[int, ...], int, bool]:
 
 def has_rows(kernel: Node) -> bool:
     """True if the reduction's axes are the trailing ones."""
-    anchor = _anchor(kernel)
+    anchor = required_anchor(kernel)
     rank = anchor.inputs[0].type.rank
     return tuple(anchor.attrs["axes"]) == tuple(range(rank - len(anchor.attrs["axes"]), rank))
 
 
 def options(kernel: Node, target: Target) -> Mapping[str, tuple[Any, ...]]:
     """Choices: `lanes` (partial results), `vector` (lanes of the output), `parallel`."""
-    anchor = _anchor(kernel)
+    anchor = required_anchor(kernel)
     lanes = target.lanes(anchor.inputs[0].type.dtype.itemsize)
     return {
         "rows": (True,),
@@ -64,12 +58,12 @@ def options(kernel: Node, target: Target) -> Mapping[str, tuple[Any, ...]]:
 
 def pick(kernel: Node, target: Target) -> Choices:
     """Two vectors of partial results hide the latency of the adder."""
-    lanes = target.lanes(_anchor(kernel).inputs[0].type.dtype.itemsize)
+    lanes = target.lanes(required_anchor(kernel).inputs[0].type.dtype.itemsize)
     _, length, contiguous = _rows(kernel)
     count = next((c for c in (2 * lanes, lanes) if length >= 2 * c), 1) if contiguous else 1
     shape = inner_root(kernel.regions[0]).type.static_shape
     vector = 1
-    if not _anchor(kernel).op.startswith("reduce") and shape:
+    if not required_anchor(kernel).op.startswith("reduce") and shape:
         vector = widest_vector(shape[-1], lanes) if contiguous else 1
     return {
         "rows": True,
@@ -89,7 +83,7 @@ def _stages(kernel: Node, lanes: int, length: int) -> list[str]:
             return [name, f"{name}_part"]
         return [name, f"{name}_lanes", f"{name}_tail", f"{name}_part"]
 
-    op = _anchor(kernel).op
+    op = required_anchor(kernel).op
     if op == "layer_norm":
         return ["inverse", *reduction("squares"), "mean", *reduction("sum")]
     if op == "rms_norm":
@@ -105,7 +99,7 @@ def directives(kernel: Node, target: Target, choices: Choices) -> Steps:
     """row (parallel) | each stage in turn, partial results in vectors | out in vectors."""
     outer, length, contiguous = _rows(kernel)
     out_rank = max(1, kernel.output.type.rank)
-    anchor = _anchor(kernel)
+    anchor = required_anchor(kernel)
     if anchor.op.startswith("reduce"):
         lead = [f"d{i}" for i in range(out_rank)]
     elif anchor.op in _NORMS:

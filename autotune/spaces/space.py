@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from planish.ir.cost import node_cost
+from planish.ir.errors import ScheduleError
 from planish.ir.graph import Node
 from planish.ir.op import OpKind
 from planish.ir.ops import op_def
@@ -47,6 +48,14 @@ def anchor_of(kernel: Node) -> Node | None:
         if op_def(node.op).kind not in (OpKind.ELEMENTWISE, OpKind.MOVEMENT):
             return node
     return None
+
+
+def required_anchor(kernel: Node) -> Node:
+    """The anchor of a kernel of a space that is for anchors; ScheduleError if it has none."""
+    anchor = anchor_of(kernel)
+    if anchor is None:
+        raise ScheduleError(f"{kernel.where()} has no anchor, as this space of schedules wants")
+    return anchor
 
 
 def is_parallel(kernel: Node, target: Target) -> bool:

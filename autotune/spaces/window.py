@@ -12,19 +12,13 @@ from planish.autotune.spaces.space import (
     Choices,
     Space,
     Steps,
-    anchor_of,
     is_parallel,
+    required_anchor,
     widest_vector,
 )
 from planish.ir.graph import Node
 from planish.ir.target import Target
 from planish.passes.fuse import inner_root
-
-
-def _anchor(kernel: Node) -> Node:
-    anchor = anchor_of(kernel)
-    assert anchor is not None
-    return anchor
 
 
 def _reduced(anchor: Node) -> list[str]:
@@ -46,7 +40,7 @@ def _reads_last_axis_in_order(anchor: Node) -> bool:
 
 def options(kernel: Node, target: Target) -> Mapping[str, tuple[Any, ...]]:
     """Choices: `vector` (lanes of the last axis), `parallel`."""
-    lanes = target.lanes(_anchor(kernel).output.type.dtype.itemsize)
+    lanes = target.lanes(required_anchor(kernel).output.type.dtype.itemsize)
     return {
         "rows": (False,),
         "vector": tuple(v for v in (1, 2, 4, 8, 16) if v <= lanes),
@@ -56,7 +50,7 @@ def options(kernel: Node, target: Target) -> Mapping[str, tuple[Any, ...]]:
 
 def pick(kernel: Node, target: Target) -> Choices:
     """The widest vector of the last axis that leaves no tail."""
-    anchor = _anchor(kernel)
+    anchor = required_anchor(kernel)
     shape = inner_root(kernel.regions[0]).type.static_shape
     lanes = target.lanes(anchor.output.type.dtype.itemsize)
     vector = 1
@@ -67,7 +61,7 @@ def pick(kernel: Node, target: Target) -> Choices:
 
 def directives(kernel: Node, target: Target, choices: Choices) -> Steps:
     """leading axes (parallel) | last.o | reduction | last.v vector."""
-    anchor = _anchor(kernel)
+    anchor = required_anchor(kernel)
     rank = max(1, kernel.output.type.rank)
     plain = anchor.op == "conv"
     names = ("n", "oc", *(f"o{d}" for d in range(rank - 2))) if plain else _out_axes(rank)

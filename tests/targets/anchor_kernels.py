@@ -6,13 +6,13 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from planish.autotune.default_schedules import with_schedule
 from planish.autotune.spaces import space_of
 from planish.ir.builder import emit
 from planish.ir.graph import Graph, Input, Node, Value, constant, with_inputs
 from planish.ir.target import Target
 from planish.ir.types import tensor
 from planish.passes.fuse import fuse
+from planish.passes.local import with_schedule
 
 _RNG = np.random.default_rng(11)
 

@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 from tvm import tirx
 
-from planish.autotune.default_schedules import with_schedule
 from planish.autotune.spaces import space_of
 from planish.ir.errors import ScheduleError
 from planish.ir.graph import Node
 from planish.ir.schedule import Directive, Schedule
+from planish.passes.local import with_schedule
 from planish.passes.local.loop_nest import LoopNest, loop_nest
 from planish.passes.local.stages import stages_of
 from planish.targets import lowering, replay

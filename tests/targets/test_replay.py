@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
-from planish.autotune.default_schedules import with_schedule
 from planish.ir.builder import emit
 from planish.ir.errors import ScheduleError
 from planish.ir.graph import Graph, Input, Node
 from planish.ir.schedule import Schedule
 from planish.ir.types import tensor
 from planish.passes.fuse import fuse
+from planish.passes.local import with_schedule
 from planish.targets.lowering import lower_kernel
 from tests.targets.compiled import HOST
 

@@ -10,11 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from planish.autotune.default_schedules import with_schedule
 from planish.autotune.spaces import SPACES, space_of
 from planish.ir.errors import ScheduleError
 from planish.ir.graph import Node
-from planish.passes.local import loop_nest
+from planish.passes.local import loop_nest, with_schedule
 from planish.targets.lowering import lower_kernel
 from tests.targets.anchor_kernels import anchor_kernels, joined
 from tests.targets.compiled import HOST, check_against_reference, random_inputs
