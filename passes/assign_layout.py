@@ -252,23 +252,11 @@ _SPATIAL = {
 
 #: Element-wise ops whose result stays finite on the arbitrary values of surplus channels.
 _FINITE = frozenset(
-    [
-        "add",
-        "sub",
-        "mul",
-        "neg",
-        "abs",
-        "maximum",
-        "minimum",
-        "relu",
-        "sigmoid",
-        "tanh",
-        "erf",
-        "floor",
-        "ceil",
-        "round",
-        "sign",
-    ]
+    (
+        *("add", "sub", "mul", "neg", "abs", "sign", "floor", "ceil", "round"),
+        *("maximum", "minimum", "clip", "relu", "sigmoid", "tanh", "erf"),
+        *("equal", "less", "less_equal", "greater", "greater_equal", "not", "and", "or", "where"),
+    )
 )
 
 

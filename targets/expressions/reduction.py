@@ -230,7 +230,7 @@ def _count(node: Node, x: View, idx: Indices) -> Expr:
     after = a["counted_after"] if a["counted_after"] is not None else a["after"]
     for d in range(x.rank):
         window, dilation = a["window"][d], a["dilations"][d]
-        if window == 1:
+        if window == 1 and not (a["before"][d] or a["after"][d]):
             continue
         if a["include_pad"]:
             low, high = -a["before"][d], x.shape[d] + after[d]

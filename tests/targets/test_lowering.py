@@ -215,6 +215,8 @@ def test_pool(tmp_path: Path) -> None:
                 before=(0, 0, 1, 0), after=(0, 0, 1, 1), include_pad=include,
             )  # fmt: skip
             cases.add(f"{kind}{include}", emit("pool", x, **attrs))
+    one = dict(window=(1,) * 4, strides=(1,) * 4, dilations=(1,) * 4, after=(0,) * 4)
+    cases.add("padded", emit("pool", x, kind="average", before=(0, 0, 1, 0), **one))
     cases.add(
         "blocked",
         emit(
