@@ -56,14 +56,14 @@ def run_opt(
         numeric=verify,
         observer=observe,
     )
+    if output is not None:
+        _write(found, output, model.name)  # before the text, whose reader may stop reading
     if as_json:
         print(json.dumps(_as_json(found)))
     else:
         _print_table(found, verify)
         if explained:
             _print_explanation(found)
-    if output is not None:
-        _write(found, output, model.name)
     wrong = [record for record in found.records if record.numeric]
     if wrong:
         kind = CustomPassError if wrong[0].step.origin else VerificationFailed

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
+from planish import tolerances
 from planish.ir.graph import Graph
 from planish.ir.onnx import import_model
 from planish.ir.reference import evaluate
 from planish.ir.verifier import verify
-
-ZOO = Path(os.environ.get("PLANISH_ZOO", Path(__file__).parents[4] / "shared" / "zoo"))
 
 
 def node(op: str, inputs: str, outputs: str, **attributes: Any) -> NodeProto:
@@ -63,16 +60,14 @@ def import_and_compare(proto: ModelProto, feeds: Mapping[str, np.ndarray], **how
     return graph
 
 
-def compare(got: Mapping[str, np.ndarray], expected: Mapping[str, np.ndarray]) -> None:
-    """AssertionError where names, types, shapes or values differ beyond float32 rounding."""
+def compare(
+    got: Mapping[str, np.ndarray],
+    expected: Mapping[str, np.ndarray],
+    floors: Mapping[str, float] | None = None,
+) -> None:
+    """AssertionError where names, types, shapes differ, or values beyond the table's tolerance."""
     assert list(got) == list(expected)
     for name, array in expected.items():
         assert (got[name].dtype, got[name].shape) == (array.dtype, array.shape), name
-        narrow = array.dtype.itemsize < 4
-        if array.dtype.kind in "iub":
-            np.testing.assert_array_equal(got[name], array)
-        else:
-            tolerance = {"rtol": 1e-2, "atol": 1e-2} if narrow else {"rtol": 1e-3, "atol": 1e-5}
-            np.testing.assert_allclose(
-                got[name].astype(np.float64), array.astype(np.float64), **tolerance
-            )
+        difference = tolerances.compare(got[name], array, floor=(floors or {}).get(name, 0.0))
+        assert difference.ok, f"{name}: {difference.reason}"
