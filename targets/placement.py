@@ -61,6 +61,10 @@ class Placement:
         if self.tiling is not None:
             idx = self.tiling.whole(idx)
         if self.padding is not None:
+            if len(idx) < len(self.padding.inner):  # computed with H and W as one axis
+                width = self.padding.inner[3]
+                pixel = (tirx.floordiv(idx[2], width), tirx.floormod(idx[2], width))
+                idx = (*idx[:2], *pixel, *idx[3:])
             idx = tuple(i + b if b else i for i, b in zip(idx, self.padding.before))
         return idx
 

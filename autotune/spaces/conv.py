@@ -16,7 +16,6 @@ from planish.autotune.spaces.space import (
 )
 from planish.ir.graph import Node
 from planish.ir.target import Target
-from planish.passes.fuse import is_padded
 
 
 def _is_dense(kernel: Node) -> bool:
@@ -28,7 +27,6 @@ def _may_flatten(kernel: Node) -> bool:
     anchor = required_anchor(kernel)
     return (
         _is_dense(kernel)
-        and not is_padded(kernel.regions[0])
         and anchor.inputs[1].type.static_shape[2:4] == (1, 1)
         and anchor.attrs["strides"] == (1, 1)
     )
