@@ -5,15 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from planish.ir.errors import InvalidGraph
 from planish.ir.types import DType, TensorType
-
-if TYPE_CHECKING:
-    pass
 
 Attr = Any  # bool, int, float, str, DType, Dim, Schedule, None, or a tuple of these
 Attrs = Mapping[str, Attr]

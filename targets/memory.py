@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import random
 from bisect import insort
 from collections.abc import Iterable, Iterator, Sequence
@@ -12,6 +11,7 @@ import numpy as np
 
 from planish.ir.errors import TargetError
 from planish.ir.graph import Constant, Graph, Result, Value
+from planish.ir.literals import data_digest
 from planish.passes.views import VIEWS, Places, places_of
 from planish.targets.plan import ALIGNMENT, Arg
 
@@ -69,14 +69,14 @@ def _place_weights(
     graph: Graph, places: dict[Value, Arg]
 ) -> tuple[tuple[tuple[int, np.ndarray], ...], int]:
     """Enter each distinct constant once."""
-    found: dict[tuple[str, tuple[int, ...], bytes], Arg] = {}
+    found: dict[tuple[str, int, str], Arg] = {}
     stored: list[tuple[int, np.ndarray]] = []
     end = 0
     for value in graph.values():
         if not isinstance(value, Constant):
             continue
         data = np.ascontiguousarray(value.data)
-        key = (str(data.dtype), (data.nbytes,), hashlib.sha256(data.tobytes()).digest())
+        key = (str(data.dtype), data.nbytes, data_digest(data))
         if key not in found:
             found[key] = Arg("weights", end)
             stored.append((end, data))
