@@ -99,7 +99,7 @@ def directives(kernel: Node, target: Target, choices: Choices) -> Steps:
     reduced = _reduction_order(kernel)
     steps: Steps = [
         ("split", "acc", "oc", choices["oc"], "oc.o", "oc.i"),
-        ("reorder", "acc", (*lead, *reduced, "oc.i", "ow.i", "oci")),
+        ("reorder", "acc", (*lead, *reduced, "ow.i", "oc.i", "oci")),
         ("fuse", "acc", lead, "task"),
         ("reverse_compute_at", "out", "acc", "task"),
         ("set_scope", "acc", "local"),
