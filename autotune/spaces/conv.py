@@ -97,9 +97,10 @@ def directives(kernel: Node, target: Target, choices: Choices) -> Steps:
     flatten, dense = choices["flatten"], _is_dense(kernel)
     lead = ("n", "oc.o", "ow") if flatten else ("n", "oc.o", "oh", "ow")
     reduced = _reduction_order(kernel)
+    outer, inner = (reduced, []) if dense else (reduced[:1], reduced[1:])
     steps: Steps = [
         ("split", "acc", "oc", choices["oc"], "oc.o", "oc.i"),
-        ("reorder", "acc", (*lead, *reduced, "ow.i", "oc.i", "oci")),
+        ("reorder", "acc", (*lead, *outer, "ow.i", "oc.i", *inner, "oci")),
         ("fuse", "acc", lead, "task"),
         ("reverse_compute_at", "out", "acc", "task"),
         ("set_scope", "acc", "local"),
