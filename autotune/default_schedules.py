@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from planish.autotune.spaces import anchor_of, space_of
+from planish.autotune.spaces import Choices, anchor_of, space_of
 from planish.ir.graph import Graph, Node, Value, with_inputs
 from planish.ir.op import OpKind
 from planish.ir.ops import op_def
@@ -27,7 +27,12 @@ def assign_default_schedules(graph: Graph, target: Target) -> Graph:
 
 def default_schedule(kernel: Node, target: Target) -> Schedule:
     """The analytic pick of the kernel's space."""
-    plan = space_of(kernel).schedule(kernel, target)
+    return schedule_at(kernel, target, None)
+
+
+def schedule_at(kernel: Node, target: Target, choices: Choices | None) -> Schedule:
+    """The schedule of `choices` in the kernel's space, or of its analytic pick; ScheduleError."""
+    plan = space_of(kernel).schedule(kernel, target, choices)
     anchor = anchor_of(kernel)
     if anchor is not None and op_def(anchor.op).kind is OpKind.EMITTED:
         return replace(plan, emitter=anchor.op)

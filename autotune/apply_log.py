@@ -1,0 +1,148 @@
+"""Gives kernels the points that a tuning log has for them on this hardware."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, get_args
+
+from planish.autotune.default_schedules import schedule_at
+from planish.autotune.log.fingerprint import Fingerprint
+from planish.autotune.log.lookup import TuningLog
+from planish.autotune.log.record import Point, spell_point
+from planish.autotune.log.task import task_digest
+from planish.autotune.spaces import Choices, space_of
+from planish.ir.errors import ScheduleError
+from planish.ir.graph import Graph, Node, Value, with_inputs
+from planish.ir.schedule import Schedule
+from planish.ir.target import Target
+from planish.passes.local import with_schedule
+
+Outcome = Literal["exact", "class", "untuned"]
+
+
+@dataclass(frozen=True, slots=True)
+class KernelOutcome:
+    """What the log had for one kernel; `seconds` and `header` are the record's, if one is used."""
+
+    kernel: str
+    task: str
+    outcome: Outcome
+    reason: str
+    seconds: float | None = None
+    header: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class LogReport:
+    """What a log had for the kernels of a graph, in the graph's order."""
+
+    files: tuple[str, ...]
+    kernels: tuple[KernelOutcome, ...]
+
+    def count(self, outcome: Outcome) -> int:
+        """How many kernels had this outcome."""
+        return Counter(kernel.outcome for kernel in self.kernels)[outcome]
+
+    @property
+    def refused(self) -> tuple[KernelOutcome, ...]:
+        """Kernels whose logged point their space no longer has."""
+        return tuple(kernel for kernel in self.kernels if kernel.reason.startswith("refused"))
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data: the counts, and each kernel's outcome."""
+        return {
+            "files": list(self.files),
+            **{outcome: self.count(outcome) for outcome in get_args(Outcome)},
+            "refused": len(self.refused),
+            "kernels": [asdict(kernel) for kernel in self.kernels],
+        }
+
+    def __str__(self) -> str:
+        told = (
+            f"tuning log: {self.count('exact')} kernels as measured on this hardware, "
+            f"{self.count('class')} as on its class, {self.count('untuned')} untuned"
+        )
+        return "; ".join((told, *(f"{kernel.kernel}: {kernel.reason}" for kernel in self.refused)))
+
+
+def apply_log(
+    graph: Graph, target: Target, log: TuningLog, hardware: Fingerprint
+) -> tuple[Graph, LogReport]:
+    """The graph with the logged schedule on each kernel that has none yet, and what was found.
+
+    A kernel is given a point that was measured on `hardware`, or on its class, with `target.cores`
+    threads. A point that the space refuses is reported and not used: the kernel stays as it is.
+
+        k = kernel(…)   →   k = kernel(…, schedule=<space, logged point>)
+    """
+    outcomes: list[KernelOutcome] = []
+
+    def rewrite(node: Node, inputs: tuple[Value, ...]) -> Sequence[Value] | None:
+        if node.op != "kernel" or node.attrs["schedule"] is not None:
+            return None
+        schedule, outcome = _logged(node, target, log, hardware)
+        outcomes.append(outcome)
+        if schedule is None:
+            return None
+        return with_schedule(with_inputs(node, inputs), schedule).outputs
+
+    after = graph.rebuild(rewrite)
+    return after, LogReport(tuple(str(file.path) for file in log.files), tuple(outcomes))
+
+
+def _logged(
+    kernel: Node, target: Target, log: TuningLog, hardware: Fingerprint
+) -> tuple[Schedule | None, KernelOutcome]:
+    name, task, space = kernel.attrs["name"], task_digest(kernel), space_of(kernel)
+    found = log.best(task, space, hardware, target.cores)
+    if found is None:
+        reason = _why_none(log, kernel, task, target, hardware)
+        return None, KernelOutcome(name, task, "untuned", reason)
+    trial, header = found.record.trial, found.record.header
+    try:
+        schedule = schedule_at(kernel, target, checked_choices(kernel, target, trial.point))
+    except ScheduleError as error:
+        reason = f"refused: the point {spell_point(trial.point)} of {trial.date}: {error}"
+        return None, KernelOutcome(name, task, "untuned", reason)
+    reason = f"{spell_point(trial.point)}, measured on {trial.date}"
+    return schedule, KernelOutcome(name, task, found.grade, reason, trial.median, header.id)
+
+
+def _why_none(
+    log: TuningLog, kernel: Node, task: str, target: Target, hardware: Fingerprint
+) -> str:
+    verdicts = log.explain(task, space_of(kernel), hardware, target.cores)
+    if not verdicts:
+        return "never measured"
+    seeds = sum(verdict.grade == "seed" for verdict in verdicts)
+    return f"no record of {len(verdicts)} may be applied here, {seeds} of them are seeds"
+
+
+def checked_choices(kernel: Node, target: Target, point: Point) -> Choices:
+    """The point as choices, in the order of the space's; ScheduleError if it is not in the space.
+
+    What the analytic pick chooses is in the space, though it is not among the options.
+    """
+    space = space_of(kernel)
+    options, chosen = space.options(kernel, target), dict(point)
+    if options.keys() != chosen.keys():
+        raise ScheduleError(
+            f"{kernel.where()}: space '{space.name}' has the choices "
+            f"{', '.join(options) or 'none'}, and the point has {', '.join(chosen) or 'none'}"
+        )
+    for name, values in options.items():
+        if not _is_among(chosen[name], values):
+            if chosen == space.pick(kernel, target):
+                break
+            raise ScheduleError(
+                f"{kernel.where()}: '{name}' of space '{space.name}' may be "
+                f"{', '.join(map(str, values))}, and is {chosen[name]}"
+            )
+    return {name: chosen[name] for name in options}
+
+
+def _is_among(value: Any, values: Sequence[Any]) -> bool:
+    """Membership by value and type: 1 is not True."""
+    return any(value == other and type(value) is type(other) for other in values)
