@@ -10,20 +10,29 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
-import signal
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from planish.bench.contest import save_arrays
+from planish.bench.turns import (
+    EngineFailed,
+    foreign_load,
+    summarise,
+    take_turns,
+    warn_of_load,
+    workers,
+)
 from planish.tolerances import compare
 
 ENGINES = ("planish", "onnxruntime")
@@ -31,60 +40,10 @@ QUANTISED = {"QuantizeLinear", "DynamicQuantizeLinear", "QLinearConv", "QLinearM
 Record = dict[str, Any]
 
 
-class EngineFailed(Exception):
-    """An engine refused a model; the message is its own."""
-
-
-class Engine:
-    """A worker process, stopped except while it answers."""
-
-    def __init__(self, name: str) -> None:
-        script = Path(__file__).with_name("engines.py")
-        self._process = subprocess.Popen(
-            [sys.executable, str(script), name],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        self.ask(do="ready")
-        self._process.send_signal(signal.SIGSTOP)
-
-    def ask(self, **command: Any) -> Record:
-        """The worker's answer; EngineFailed with its words if it failed."""
-        process = self._process
-        assert process.stdin is not None
-        assert process.stdout is not None
-        process.send_signal(signal.SIGCONT)
-        print(json.dumps(command), file=process.stdin, flush=True)
-        line = process.stdout.readline()
-        if not line:
-            raise EngineFailed(f"the worker died with exit code {process.wait()}")
-        process.send_signal(signal.SIGSTOP)
-        answer: Record = json.loads(line)
-        if "error" in answer:
-            raise EngineFailed(answer["error"])
-        return answer
-
-    def close(self) -> None:
-        """Ends the worker."""
-        self._process.kill()
-        self._process.wait()
-
-
-@contextmanager
-def engines() -> Iterator[dict[str, Engine]]:
-    """Fresh workers of both engines."""
-    with ExitStack() as stack:
-        started = {}
-        for name in ENGINES:
-            started[name] = engine = Engine(name)
-            stack.callback(engine.close)
-        yield started
-
-
 def read_reference(folder: Path) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """Inputs and expected outputs of a model, by their ONNX names."""
-    inputs, outputs = {}, {}
+    inputs: dict[str, np.ndarray] = {}
+    outputs: dict[str, np.ndarray] = {}
     with np.load(folder / "reference.npz") as arrays:
         for key in arrays:
             side, name = key.split(":", 1)
@@ -92,14 +51,31 @@ def read_reference(folder: Path) -> tuple[dict[str, np.ndarray], dict[str, np.nd
     return inputs, outputs
 
 
-def compile_model(model: Path, artefact: Path, inputs: Mapping[str, np.ndarray]) -> Record:
-    """Runs `planish compile` at the reference's shapes; its report, and the command's seconds."""
+def read_meta(folder: Path) -> Record:
+    """What is told of a model beside it; nothing where there is no meta.json."""
+    path = folder / "meta.json"
+    meta: Record = json.loads(path.read_text()) if path.exists() else {}
+    return meta
+
+
+def compile_model(
+    model: Path,
+    artefact: Path,
+    inputs: Mapping[str, np.ndarray],
+    threads: int,
+    environ: Mapping[str, str] | None = None,
+) -> Record:
+    """Runs `planish compile` at the reference's shapes; its report, and the command's seconds.
+
+    `environ` is added to the environment. EngineFailed with the command's message if it fails.
+    """
     command = [sys.executable, "-c", "from planish.cli import main; main()", "compile", str(model)]
-    command += ["-o", str(artefact), "--no-verify", "--json"]
+    command += ["-o", str(artefact), "--no-verify", "--json", "--threads", str(threads)]
     for name, array in inputs.items():
         command += ["--shape", f"{name}={','.join(map(str, array.shape))}"]
     begin = time.perf_counter()
-    done = subprocess.run(command, capture_output=True, text=True)
+    environ = {**os.environ, **(environ or {})}
+    done = subprocess.run(command, capture_output=True, text=True, env=environ)
     seconds = time.perf_counter() - begin
     if done.returncode != 0:
         told = done.stderr.strip().splitlines()[-1:] or ["no message"]
@@ -137,29 +113,23 @@ def measure(folder: Path, work: Path, options: argparse.Namespace) -> Record:
     """Everything about one model."""
     name = folder.name
     inputs, expected = read_reference(folder)
-    meta_file = folder / "meta.json"
-    meta = json.loads(meta_file.read_text()) if meta_file.exists() else {}
     artefact = work / name
-    compiled = compile_model(folder / f"{name}.onnx", artefact, inputs)
+    compiled = compile_model(folder / f"{name}.onnx", artefact, inputs, options.threads)
     feeds = work / "inputs.npz"
-    with feeds.open("wb") as file:
-        np.savez(file, **inputs)  # type: ignore[arg-type]
+    save_arrays(feeds, inputs)
     models = {"planish": str(artefact), "onnxruntime": str(folder / f"{name}.onnx")}
     start = {"do": "start", "inputs": str(feeds), "threads": options.threads}
     cold: list[dict[str, Record]] = []
     with ExitStack() as stack:
         for _ in range(options.cold_rounds):
             stack.close()
-            workers = stack.enter_context(engines())
-            cold.append({key: workers[key].ask(model=models[key], **start) for key in ENGINES})
-        warm = [
-            {key: workers[key].ask(do="time", seconds=options.seconds) for key in ENGINES}
-            for _ in range(options.rounds)
-        ]
+            started = stack.enter_context(workers({key: (key, {}) for key in ENGINES}))
+            cold.append({key: started[key].ask(model=models[key], **start) for key in ENGINES})
+        warm = take_turns(started, options.rounds, options.seconds)
         saved = work / "outputs.npz"
-        workers["planish"].ask(do="save", path=str(saved))
+        started["planish"].ask(do="save", path=str(saved))
     with np.load(saved) as actual:
-        check = check_outputs(actual, expected, meta)
+        check = check_outputs(actual, expected, read_meta(folder))
     shutil.rmtree(artefact)
     return {"model": name, "compile": compiled, "check": check, **summary(cold, warm)}
 
@@ -167,23 +137,20 @@ def measure(folder: Path, work: Path, options: argparse.Namespace) -> Record:
 def summary(cold: list[dict[str, Record]], warm: list[dict[str, Record]]) -> Record:
     """Medians over the rounds, seconds and bytes; ratios are planish's figure by onnxruntime's."""
 
-    def median(
-        rounds: list[dict[str, Record]], read: Callable[[dict[str, Record]], float]
-    ) -> float:
-        return statistics.median(read(entry) for entry in rounds)
+    def median_cold(read: Callable[[dict[str, Record]], float]) -> float:
+        return statistics.median(read(entry) for entry in cold)
 
+    timings = summarise(warm)
     found: Record = {
-        "latency_ratio": median(
-            warm, lambda r: r["planish"]["median"] / r["onnxruntime"]["median"]
-        ),
-        "others": max(entry[key]["others"] for entry in warm for key in ENGINES),
-        "cold_ratio": median(cold, lambda r: r["planish"]["cold"] / r["onnxruntime"]["cold"]),
+        "latency_ratio": 1 / timings["onnxruntime"].speed,
+        "others": foreign_load(warm),
+        "cold_ratio": median_cold(lambda r: r["planish"]["cold"] / r["onnxruntime"]["cold"]),
     }
     for key in ENGINES:
         found[key] = {
-            "latency": median(warm, lambda r, key=key: r[key]["median"]),  # type: ignore[misc]
+            "latency": timings[key].median,
             **{
-                figure: median(cold, lambda r, key=key, figure=figure: r[key][figure])  # type: ignore[misc]
+                figure: median_cold(lambda r, key=key, figure=figure: r[key][figure])  # type: ignore[misc]
                 for figure in ("load", "cold", "resident", "grown")
             },
         }
@@ -237,28 +204,27 @@ def row(record: Record) -> list[str]:
     ]
 
 
-def print_row(cells: list[str], wide: int) -> None:
-    """A line of a Markdown table; numbers to the right."""
+def print_table_head(heads: Sequence[str], wide: int) -> None:
+    """The first two lines of a Markdown table."""
+    print_table_line(heads, heads, wide)
+    rule = ["-" * wide, *("-" * (len(head) - 1) + ":" for head in heads[1:])]
+    print_table_line(rule, heads, wide)
+
+
+def print_table_line(cells: Sequence[str], heads: Sequence[str], wide: int) -> None:
+    """A line of a Markdown table; numbers to the right, or a model's name and one remark."""
     if len(cells) == 2:
         print(f"| {cells[0]:<{wide}} | {cells[1]} |", flush=True)
         return
-    aligned = [f"{c:>{len(h)}}" for c, h in zip(cells[1:], HEADINGS[1:])]
+    aligned = [f"{cell:>{len(head)}}" for cell, head in zip(cells[1:], heads[1:])]
     print(f"| {cells[0]:<{wide}} | {' | '.join(aligned)} |", flush=True)
-
-
-#: CPUs that other processes may use during a turn: what a shell and its terminal need.
-TOLERATED = 0.1
 
 
 def notes(record: Record) -> list[str]:
     """What makes a line of the table less than it seems."""
     told = list(record.get("check", {}).get("reasons", ()))
-    if record.get("others", 0.0) > TOLERATED:
-        told.append(
-            f"other processes used {record['others']:.1f} CPUs during a turn; "
-            "its times say little: run it again on an idle machine"
-        )
-    return told
+    loaded = warn_of_load(record.get("others", 0.0))
+    return [*told, loaded] if loaded else told
 
 
 def parse_options() -> argparse.Namespace:
@@ -294,8 +260,7 @@ def main() -> int:
     models = find_models(options.folder, options.models)
     wide = max(len(path.name) for path in models)
     if not options.json:
-        print_row(list(HEADINGS), wide)
-        print_row(["-" * wide, *("-" * (len(h) - 1) + ":" for h in HEADINGS[1:])], wide)
+        print_table_head(HEADINGS, wide)
     failed = False
     for folder in models:
         with tempfile.TemporaryDirectory(prefix="planish-zoo-") as work:
@@ -307,7 +272,7 @@ def main() -> int:
         if options.json:
             print(json.dumps(record), flush=True)
         else:
-            print_row(row(record), wide)
+            print_table_line(row(record), HEADINGS, wide)
             for note in notes(record):
                 print(f"{folder.name}: {note}", file=sys.stderr)
     return int(failed)

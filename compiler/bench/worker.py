@@ -1,16 +1,21 @@
-"""One engine in a process of its own, driven by JSON lines: `python engines.py ENGINE`.
+"""One engine in a process of its own, driven by JSON lines: `python -P worker.py ENGINE`.
 
 Commands, one object a line on stdin, one answer a line on stdout:
     {"do": "ready"}                                              imports are done
     {"do": "start", "model": PATH, "inputs": NPZ, "threads": N}  load + first run, from cold
     {"do": "time", "seconds": S}                                 runs for S seconds
     {"do": "save", "path": NPZ}                                  the outputs
+
+Run by its path, it imports nothing of planish but the loader, and so serves any planish that is
+first in PYTHONPATH; -P keeps the modules beside it from being taken for others of the same name.
 """
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -20,6 +25,9 @@ import numpy as np
 
 Arrays = Mapping[str, np.ndarray]
 Run = Callable[[], Arrays]
+
+#: From <linux/prctl.h>.
+_PR_SET_PDEATHSIG = 1
 
 
 def planish_engine() -> Callable[[str, Arrays, int], Run]:
@@ -49,7 +57,50 @@ def onnxruntime_engine() -> Callable[[str, Arrays, int], Run]:
     return start
 
 
-ENGINES = {"planish": planish_engine, "onnxruntime": onnxruntime_engine}
+def openvino_engine() -> Callable[[str, Arrays, int], Run]:
+    """ONNX models in OpenVINO on the CPU: float32 kept as such, made for latency."""
+    # Its telemetry forks a process at import, which would outlive a worker that is killed: as not
+    # installed, which OpenVINO expects.
+    sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
+    import openvino
+
+    def start(path: str, inputs: Arrays, threads: int) -> Run:
+        core = openvino.Core()
+        model = core.read_model(path)
+        feeds = [_of_port(inputs, port) for port in model.inputs]
+        model.reshape({port: list(array.shape) for port, array in zip(model.inputs, feeds)})
+        settings = {
+            "INFERENCE_NUM_THREADS": threads,
+            "INFERENCE_PRECISION_HINT": "f32",
+            "PERFORMANCE_HINT": "LATENCY",
+        }
+        compiled = core.compile_model(model, "CPU", settings)
+        request = compiled.create_infer_request()
+        given = dict(enumerate(feeds))
+        # A port that several ONNX values became has all of their names.
+        names = [(i, name) for i, port in enumerate(compiled.outputs) for name in port.get_names()]
+
+        def run() -> Arrays:
+            found = request.infer(given, share_inputs=True, share_outputs=True)
+            return {name: found[i] for i, name in names}
+
+        return run
+
+    return start
+
+
+def _of_port(inputs: Arrays, port: Any) -> np.ndarray:
+    for name in port.get_names():
+        if name in inputs:
+            return inputs[name]
+    raise KeyError(f"no input is called {' or '.join(sorted(port.get_names()))}")
+
+
+ENGINES = {
+    "planish": planish_engine,
+    "onnxruntime": onnxruntime_engine,
+    "openvino": openvino_engine,
+}
 
 
 def resident_bytes() -> int:
@@ -59,11 +110,24 @@ def resident_bytes() -> int:
     return int(fields["VmRSS"].split()[0]) << 10
 
 
-def busy_seconds() -> float:
-    """CPU time that all processes of the machine have used since it started."""
-    with open("/proc/stat", encoding="ascii") as stat:
-        user, nice, system = stat.readline().split()[1:4]
-    return (int(user) + int(nice) + int(system)) / os.sysconf("SC_CLK_TCK")
+class ForeignLoad:
+    """CPUs that other processes of the machine use, from its creation on."""
+
+    def __init__(self) -> None:
+        self._began, self._before = time.perf_counter(), self._foreign()
+
+    def cpus(self) -> float:
+        """How many they used on average until now; none should be."""
+        used = self._foreign() - self._before
+        return max(0.0, used / (time.perf_counter() - self._began))
+
+    @staticmethod
+    def _foreign() -> float:
+        """CPU seconds of all processes but this one."""
+        with open("/proc/stat", encoding="ascii") as stat:
+            user, nice, system = stat.readline().split()[1:4]
+        busy = (int(user) + int(nice) + int(system)) / os.sysconf("SC_CLK_TCK")
+        return busy - time.process_time()
 
 
 def aligned(array: np.ndarray) -> np.ndarray:
@@ -106,24 +170,23 @@ class Session:
     def time(self, seconds: float) -> dict[str, float]:
         """Median and least latency of runs for so many seconds, after two that do not count.
 
-        `others` is how many CPUs other processes used meanwhile, which should be none.
+        `others` is how many CPUs other processes used meanwhile.
         """
         assert self._run is not None
         self._run()
         self._run()
         spent: list[float] = []
-        began, own, busy = time.perf_counter(), time.process_time(), busy_seconds()
-        end = began + seconds
+        load = ForeignLoad()
+        end = time.perf_counter() + seconds
         while len(spent) < 5 or time.perf_counter() < end:
             begin = time.perf_counter()
             self._run()
             spent.append(time.perf_counter() - begin)
-        others = busy_seconds() - busy - (time.process_time() - own)
         return {
             "median": float(np.median(spent)),
             "least": min(spent),
             "runs": len(spent),
-            "others": max(0.0, others / (time.perf_counter() - began)),
+            "others": load.cpus(),
         }
 
     def save(self, path: str) -> dict[str, float]:
@@ -134,8 +197,17 @@ class Session:
         return {}
 
 
+def die_with_parent() -> None:
+    """Has the system kill this process when its parent ends, even while it is stopped."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
 def main() -> None:
     """Answers commands until stdin ends; an error is an answer too."""
+    die_with_parent()
+    # What an engine's library prints must not come between the answers.
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
     session = Session(sys.argv[1])
     for line in sys.stdin:
         command: dict[str, Any] = json.loads(line)
@@ -144,7 +216,7 @@ def main() -> None:
             answer = action(**command)
         except Exception as error:
             answer = {"error": f"{type(error).__name__}: {error}"}
-        print(json.dumps(answer), flush=True)
+        print(json.dumps(answer), file=answers, flush=True)
 
 
 if __name__ == "__main__":
