@@ -22,6 +22,8 @@ from planish.artefact.format import WEIGHTS, KernelInfo, Manifest, TensorInfo
 from planish.artefact.library import check_cpu
 from planish.artefact.loading import load
 from planish.artefact.writing import check_replaceable, write_artefact
+from planish.autotune.apply_log import LogReport
+from planish.autotune.log.store import LogSource, open_log
 from planish.custom import PASSES, CustomPass, assemble, custom_ops
 from planish.inputs import index_bounds
 from planish.ir.errors import ArtefactError
@@ -29,8 +31,9 @@ from planish.ir.extension import CustomOp, extended
 from planish.ir.graph import Graph
 from planish.ir.onnx import import_model
 from planish.ir.target import Target
+from planish.logged_schedules import run_logged_pipeline
 from planish.passes.pass_ import Step
-from planish.passes.pipeline import Observer, run_pipeline
+from planish.passes.pipeline import Observer
 from planish.targets.emit import Emitted, emit
 from planish.targets.hardware import find_target
 from planish.targets.linking import link_library
@@ -51,7 +54,8 @@ class CompileReport:
     """What a compilation did.
 
     `seconds` has one entry for each stage that ran, in order. `verification` is None where it was
-    not asked for or not possible; `unverified` then says why.
+    not asked for or not possible; `unverified` then says why. `log` tells what a tuning log had for
+    each kernel; None if there was no log.
     """
 
     name: str
@@ -61,6 +65,7 @@ class CompileReport:
     seconds: Mapping[str, float]
     verification: Verification | None = None
     unverified: str = ""
+    log: LogReport | None = None
 
     @property
     def artefact_bytes(self) -> int:
@@ -98,6 +103,7 @@ def compile(
     pipeline: Sequence[Step] = PASSES,
     observer: Observer | None = None,
     threads: int | None = None,
+    log: LogSource = True,
     progress: Progress | None = None,
 ) -> CompileReport:
     """Compiles an ONNX model (path, bytes or ModelProto) into the artefact folder `output`.
@@ -106,15 +112,18 @@ def compile(
     (default: the file's name). `passes` run beside those of `pipeline`, which they leave in place
     (see `planish.place`); `ops` are known to this compilation beside planish's. `observer` sees the
     graph before and after each pass. `threads` is how many cores the schedules are made for
-    (default: the target's). With `verify` the artefact is run on random inputs and compared with
+    (default: the target's). `log` is the tuning log whose points kernels get where it was measured
+    on this hardware or its class: files, True for what is stored (see docs/tuning-logs.md), False
+    for none. With `verify` the artefact is run on random inputs and compared with
     another implementation of the model before it is put in place.
 
-    Raises InvalidModel, UnsupportedModel, TargetError or ArtefactError for what the caller can
-    mend; VerificationFailed if the artefact is out of tolerance, which is then in
+    Raises InvalidModel, UnsupportedModel, TargetError, TuningError or ArtefactError for what the
+    caller can mend; VerificationFailed if the artefact is out of tolerance, which is then in
     `<output>.rejected`. Nothing is left in `output` by a compilation that failed.
     """
     folder = Path(output)
     check_replaceable(folder)  # before the long part
+    tuning = open_log(log)
     chosen = find_target(target) if isinstance(target, str) else target
     if threads is not None:
         chosen = dataclasses.replace(chosen, cores=threads)
@@ -125,7 +134,7 @@ def compile(
         with stages.stage("import"):
             graph = import_model(model, dims=dims, shapes=shapes)
         with stages.stage("optimise"):
-            optimised = run_pipeline(graph, chosen, steps, observer=observer)
+            optimised, logged = run_logged_pipeline(graph, chosen, steps, tuning, observer)
         with stages.stage("generate"):
             emitted = emit(optimised, chosen, prefix, progress=progress)
         manifest = _manifest(graph, emitted, chosen, dims or {}, shapes or {})
@@ -135,7 +144,7 @@ def compile(
                 unverified = dataclasses.replace(manifest, verify={"skipped": skipped})
                 manifest = _link(folder, unverified, emitted, chosen)
             return CompileReport(
-                prefix, folder, chosen, manifest, stages.seconds, unverified=skipped
+                prefix, folder, chosen, manifest, stages.seconds, unverified=skipped, log=logged
             )
         with _sibling(folder) as staging:
             with stages.stage("link"):
@@ -144,7 +153,7 @@ def compile(
                 found = verify_artefact(loaded.run, graph, model)
             with stages.stage("write"):
                 manifest = _put(staging, folder, manifest, found)
-        return CompileReport(prefix, folder, chosen, manifest, stages.seconds, found)
+        return CompileReport(prefix, folder, chosen, manifest, stages.seconds, found, log=logged)
 
 
 def compile_graph(
@@ -190,7 +199,7 @@ def _manifest(
         inputs=tuple(map(_tensor_info, plan.inputs)),
         outputs=tuple(map(_tensor_info, plan.outputs)),
         kernels=tuple(
-            KernelInfo(k.name, tuple(k.provenance), tuple(k.ops), k.flops, k.bytes)
+            KernelInfo(k.name, tuple(k.provenance), tuple(k.ops), k.flops, k.bytes, k.lane)
             for k in emitted.kernels
         ),
         architecture=target.arch,

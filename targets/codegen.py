@@ -36,6 +36,18 @@ def build_object(kernels: Mapping[str, LoweredKernel], target: Target) -> bytes:
     Each becomes `int32_t SYMBOL(void *…)` over the data pointers of its parameters. TVM's packed
     calling convention is left out: its argument checks cost more than a small kernel.
     """
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "kernels.o"
+        _built(kernels, target).write_to_file(str(path))
+        return path.read_bytes()
+
+
+def build_assembly(kernels: Mapping[str, LoweredKernel], target: Target) -> str:
+    """The same code as text, in LLVM's syntax for the target's assembler."""
+    return str(_built(kernels, target).inspect_source("asm"))
+
+
+def _built(kernels: Mapping[str, LoweredKernel], target: Target) -> tvm.runtime.Module:
     described = tvm_target(target)
     named = {name: k.func.with_attr("global_symbol", name) for name, k in kernels.items()}
     module = tirx.transform.BindTarget(described)(tvm.IRModule(named))
@@ -45,14 +57,13 @@ def build_object(kernels: Mapping[str, LoweredKernel], target: Target) -> bytes:
         placed = kernels[var.name_hint].placement.apply(func)
         loops[var] = placed.with_body(store_bindings(placed.body))
     module = _loop_passes()(tvm.IRModule(loops))
-    plain = {var: _plain_signature(func) for var, func in module.functions.items()}
+    plain = {
+        var: _plain_signature(func, kernels[var.name_hint].overwrites)
+        for var, func in module.functions.items()
+    }
     module = tirx.transform.LowerTVMBuiltin()(tvm.IRModule(plain))
     module = tirx.transform.LowerIntrin()(module)
-    built = tvm.get_global_func("target.build.llvm")(module, described)
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "kernels.o"
-        built.write_to_file(str(path))
-        return path.read_bytes()
+    return tvm.get_global_func("target.build.llvm")(module, described)
 
 
 def _block_passes() -> tvm.ir.transform.Pass:
@@ -92,15 +103,22 @@ def _loop_passes() -> tvm.ir.transform.Pass:
     )
 
 
-def _plain_signature(func: tirx.PrimFunc) -> tirx.PrimFunc:
-    """The function over raw pointers, returning 0."""
+def _plain_signature(func: tirx.PrimFunc, overwrites: int | None) -> tirx.PrimFunc:
+    """The function over raw pointers, returning 0.
+
+    Where the result takes the memory of the parameter `overwrites`, both are reached through the
+    result's pointer: that no two pointers alias is then true of those that are used.
+    """
     zero = tirx.const(0, "int32")
     body = structural_map(func.body, (tirx.AllocBuffer, _keep_on_stack))
-    pointers, declared = [], []
-    for buffer in func.params:
-        pointer = tirx.Var(f"{buffer.name}_data", tirx.buffer_data_pointer_type(buffer))
-        pointers.append(pointer)
-        declared.append(tirx.DeclBuffer(buffer, data=pointer))
+    pointers = [
+        tirx.Var(f"{buffer.name}_data", tirx.buffer_data_pointer_type(buffer))
+        for buffer in func.params
+    ]
+    declared = []
+    for number, buffer in enumerate(func.params):
+        data = pointers[-1 if number == overwrites else number]
+        declared.append(tirx.DeclBuffer(buffer, data=data))
         body = tirx.AttrStmt(buffer, "storage_alignment", tirx.const(64, "int32"), body)
     body = tirx.AttrStmt(zero, "device_id", zero, body)
     body = tirx.AttrStmt(zero, "device_type", tirx.const(1, "int32"), body)  # kDLCPU

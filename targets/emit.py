@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from itertools import accumulate, pairwise
 
 import numpy as np
 
@@ -14,9 +15,10 @@ from planish.ir.graph import Graph, Node, Value
 from planish.ir.target import Target
 from planish.passes.views import VIEWS
 from planish.targets.codegen import build_object
-from planish.targets.lowering import lower_kernel
+from planish.targets.grouping import Launch, alone, launches
+from planish.targets.lowering import LoweredKernel, lower_kernel
 from planish.targets.memory import MemoryPlan, plan_memory
-from planish.targets.plan import Call, ModelPlan, TensorSpec, symbol_prefix
+from planish.targets.plan import Call, Group, ModelPlan, TensorSpec, symbol_prefix
 
 Progress = Callable[[str, int, int], None]
 
@@ -26,7 +28,10 @@ BATCH = 8
 
 @dataclass(frozen=True, slots=True)
 class KernelInfo:
-    """One call of the plan in the user's words: where it came from and what it costs."""
+    """One call of the plan in the user's words: where it came from and what it costs.
+
+    `lane` is (group, lane) for a call in a launch group.
+    """
 
     name: str
     provenance: tuple[str, ...]
@@ -34,6 +39,7 @@ class KernelInfo:
     flops: int
     bytes: int
     schedule: str
+    lane: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,44 +58,85 @@ def emit(graph: Graph, target: Target, name: str, *, progress: Progress | None =
     `progress(stage, done, total)` is told of each kernel. Raises TargetError or ScheduleError
     that names the ONNX nodes of a kernel that cannot be compiled.
     """
-    kernels = [node for node in graph.nodes if node.op not in VIEWS and _writes(node)]
-    symbols = _symbols(kernels)
-    distinct = {symbols[node]: node for node in reversed(kernels)}
-    memory = plan_memory(graph)
+    memory, order = _plan(graph, target)
+    called = [kernel for launch in order for kernel in launch.kernels if _writes(kernel)]
+    symbols = _symbols(called, memory)
+    distinct = {symbols[node]: node for node in reversed(called)}
+    groups = tuple(_groups(order))
     plan = ModelPlan(
         name=symbol_prefix(name),
         inputs=tuple(_spec(value, value.name) for value in graph.inputs),
         outputs=tuple(_spec(v, n) for v, n in zip(graph.outputs, graph.output_names)),
-        calls=tuple(_call(node, symbols[node], memory) for node in kernels),
+        calls=tuple(_call(node, symbols[node], memory) for node in called),
         arena_bytes=memory.arena_bytes,
         weights_bytes=memory.weights_bytes,
         features=target.features,
+        groups=groups,
     )
-    objects = tuple(_objects(distinct, target, progress))
-    return Emitted(plan, objects, memory.weights, tuple(_info(node) for node in kernels))
+    objects = tuple(_objects(distinct, memory.in_place, target, progress))
+    lanes = _lanes(groups)
+    kernels = tuple(_info(node, lanes.get(number)) for number, node in enumerate(called))
+    return Emitted(plan, objects, memory.weights, kernels)
+
+
+def _plan(graph: Graph, target: Target) -> tuple[MemoryPlan, list[Launch]]:
+    """Places, and the order of the kernels: with groups unless these would take memory."""
+    for node in graph.nodes:
+        if node.op not in VIEWS and node.op != "kernel":
+            raise TargetError(f"{node.where()} is outside every kernel; run the fuse pass first")
+    wanted = launches(graph, target)
+    steps = [launch.kernels for launch in wanted]
+    if all(len(step) == 1 for step in steps):
+        return plan_memory(graph), wanted
+    memory = plan_memory(graph, steps)
+    return memory, wanted if memory.steps is steps else alone(memory.steps)
+
+
+def _groups(order: Iterable[Launch]) -> Iterator[Group]:
+    """Where the lanes of each group are among the calls."""
+    call = 0
+    for launch in order:
+        if len(launch.lanes) > 1:
+            yield Group(tuple(accumulate(map(len, launch.lanes), initial=call)))
+        call += sum(map(_writes, launch.kernels))
+
+
+def _lanes(groups: Iterable[Group]) -> dict[int, tuple[int, int]]:
+    """(group, lane) of each call that is in one."""
+    return {
+        call: (number, lane)
+        for number, group in enumerate(groups)
+        for lane, (begin, end) in enumerate(pairwise(group.begins))
+        for call in range(begin, end)
+    }
 
 
 def _objects(
-    kernels: Mapping[str, Node], target: Target, progress: Progress | None
+    kernels: Mapping[str, Node],
+    in_place: Mapping[Node, int],
+    target: Target,
+    progress: Progress | None,
 ) -> Iterator[bytes]:
     """Object files of a few kernels each, so that there is progress to tell of."""
     symbols = sorted(kernels)
     for begin in range(0, len(symbols), BATCH):
         if progress is not None:
             progress("compile", begin, len(symbols))
-        yield _object({name: kernels[name] for name in symbols[begin : begin + BATCH]}, target)
+        batch = {name: kernels[name] for name in symbols[begin : begin + BATCH]}
+        yield _object(batch, in_place, target)
 
 
-def _object(kernels: Mapping[str, Node], target: Target) -> bytes:
+def _object(kernels: Mapping[str, Node], in_place: Mapping[Node, int], target: Target) -> bytes:
     """One object file; an error of TVM's becomes one that names the kernel it is about."""
     try:
-        return build_object({name: lower_kernel(node) for name, node in kernels.items()}, target)
+        lowered = {name: _lowered(node, in_place.get(node)) for name, node in kernels.items()}
+        return build_object(lowered, target)
     except PlanishError:
         raise
     except Exception as error:
         if len(kernels) > 1:
             for name, node in kernels.items():
-                _object({name: node}, target)
+                _object({name: node}, in_place, target)
         lines = str(error).strip().splitlines() or [repr(error)]
         where = ", ".join(node.where() for node in kernels.values())
         raise TargetError(
@@ -97,19 +144,22 @@ def _object(kernels: Mapping[str, Node], target: Target) -> bytes:
         ) from error
 
 
+def _lowered(kernel: Node, overwrites: int | None) -> LoweredKernel:
+    return replace(lower_kernel(kernel), overwrites=overwrites)
+
+
 def _writes(kernel: Node) -> bool:
     """False for a kernel whose outputs have no elements: it is never called."""
     return any(value.type.elements for value in kernel.outputs)
 
 
-def _symbols(kernels: list[Node]) -> dict[Node, str]:
-    """A C name for each kernel; kernels that compute the same share one."""
+def _symbols(kernels: Iterable[Node], memory: MemoryPlan) -> dict[Node, str]:
+    """A C name for each kernel; kernels that compute the same, as much in place, share one."""
     by_digest: dict[str, str] = {}
     symbols: dict[Node, str] = {}
     for node in kernels:
-        if node.op != "kernel":
-            raise TargetError(f"{node.where()} is outside every kernel; run the fuse pass first")
         key = digest(node.regions[0]) + node.attrs["schedule"].to_json()
+        key += str(memory.in_place.get(node, ""))
         if key not in by_digest:
             by_digest[key] = f"k{len(by_digest)}_{symbol_prefix(node.attrs['name'])}"
         symbols[node] = by_digest[key]
@@ -125,7 +175,7 @@ def _call(node: Node, symbol: str, memory: MemoryPlan) -> Call:
     return Call(symbol, args, node.attrs["name"])
 
 
-def _info(node: Node) -> KernelInfo:
+def _info(node: Node, lane: tuple[int, int] | None) -> KernelInfo:
     cost = node_cost(node)
     return KernelInfo(
         name=node.attrs["name"],
@@ -134,4 +184,5 @@ def _info(node: Node) -> KernelInfo:
         flops=cost.flops,
         bytes=cost.bytes,
         schedule=node.attrs["schedule"].to_json(),
+        lane=lane,
     )

@@ -15,7 +15,7 @@ from planish.ir.op import OpKind
 from planish.ir.ops import op_def
 from planish.ir.schedule import Schedule
 from planish.passes.fuse import inner_root, is_padded
-from planish.targets.emitters import EMITTERS
+from planish.targets.emitters import EMITTERS, WRITERS
 from planish.targets.expressions import contraction, reduction
 from planish.targets.expressions.custom import custom, custom_emitter
 from planish.targets.expressions.elementwise import ELEMENTWISE, cast, const, elementwise
@@ -76,10 +76,14 @@ COMPUTED = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class LoweredKernel:
-    """A scheduled function, and where its last parameter really lies."""
+    """A scheduled function, and where its last parameter really lies.
+
+    `overwrites` is the parameter whose memory the last one takes, if any.
+    """
 
     func: tirx.PrimFunc
     placement: Placement = field(default_factory=Placement)
+    overwrites: int | None = None
 
 
 def lower_kernel(kernel: Node) -> LoweredKernel:
@@ -95,7 +99,7 @@ def lower_kernel(kernel: Node) -> LoweredKernel:
     _check_types(kernel, body)
     if plan.emitter is not None:
         added = custom_op(plan.emitter)
-        write = EMITTERS[plan.emitter] if added is None else custom_emitter(added)
+        write = WRITERS[plan.emitter] if added is None else custom_emitter(added)
         return LoweredKernel(write(kernel))
     stages = Stages()
     try:
@@ -109,6 +113,16 @@ def lower_kernel(kernel: Node) -> LoweredKernel:
         return LoweredKernel(replay(func, stages, plan), placement)
     except ScheduleError as error:
         raise ScheduleError(f"{kernel.where()}: {error}") from None
+
+
+def recomputes(kernel: Node) -> bool:
+    """True if parts of the result are computed twice, by tiles that overlap at an edge.
+
+    For kernels whose schedule has no emitter. Errors as those of `lower_kernel`.
+    """
+    stages = Stages()
+    _expressions(kernel.regions[0], stages, kernel.attrs["schedule"])
+    return Placement(stages.tiling).overlaps
 
 
 def _padding(body: Graph) -> Padding | None:

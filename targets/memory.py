@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import random
 from bisect import insort
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from planish.ir.errors import TargetError
-from planish.ir.graph import Constant, Graph, Result, Value
+from planish.ir.graph import Constant, Graph, Node, Value
 from planish.ir.literals import data_digest
 from planish.passes.views import VIEWS, Places, places_of
+from planish.targets.in_place import Step, choose_in_place, storage_of
 from planish.targets.plan import ALIGNMENT, Arg
 
 
 @dataclass(frozen=True, slots=True)
 class Buffer:
-    """A value's place in time: written by call `first`, last read by call `last`."""
+    """Memory from step `first`, where `value` is written to it, until step `last`."""
 
     value: Value
     nbytes: int
@@ -28,7 +29,11 @@ class Buffer:
 
 @dataclass(frozen=True, slots=True)
 class MemoryPlan:
-    """Where each storage value lies; `lower_bound` is the largest sum of live bytes."""
+    """Where each storage value lies; `lower_bound` is the largest sum of live bytes.
+
+    `in_place` has the kernels whose result takes the memory of an input, with its number. `steps`
+    is the order of the kernels, those of one step at the same time.
+    """
 
     places: dict[Value, Arg]
     views: Places
@@ -36,6 +41,8 @@ class MemoryPlan:
     lower_bound: int
     weights: tuple[tuple[int, np.ndarray], ...]
     weights_bytes: int
+    in_place: dict[Node, int]
+    steps: Sequence[Step]
 
     def place(self, value: Value) -> Arg:
         """The place of a value, through views."""
@@ -48,21 +55,51 @@ class MemoryPlan:
         return Arg(arg.space, arg.offset_or_index + found.offset)
 
 
-def plan_memory(graph: Graph) -> MemoryPlan:
+@dataclass(frozen=True, slots=True)
+class _Arena:
+    places: dict[Value, Arg]
+    nbytes: int
+    lower_bound: int
+    in_place: dict[Node, int]
+
+
+def plan_memory(graph: Graph, steps: Sequence[Step] | None = None) -> MemoryPlan:
     """Places for the values of a graph of kernels.
 
-    Model inputs and outputs are the caller's buffers; the arena holds what lies between.
+    Model inputs and outputs are the caller's buffers; the arena holds what lies between. `steps`
+    (each kernel once) is the order wanted: it is taken unless the graph's own needs less memory.
     """
     places: dict[Value, Arg] = {v: Arg("input", i) for i, v in enumerate(graph.inputs)}
     views = places_of(graph)
     for index, value in enumerate(graph.outputs):
         places[views.of(value).owner] = Arg("output", index)
     weights, total = _place_weights(graph, places)
-    buffers = [b for b in lifetimes(graph, views) if b.value not in places]
+    taken = one_by_one(graph)
+    arena = _plan_arena(views, taken, places)
+    if steps is not None:
+        wanted = _plan_arena(views, steps, places)
+        if wanted.nbytes <= arena.nbytes:
+            arena, taken = wanted, steps
+    places.update(arena.places)
+    return MemoryPlan(
+        places, views, arena.nbytes, arena.lower_bound, weights, total, arena.in_place, taken
+    )
+
+
+def one_by_one(graph: Graph) -> Sequence[Step]:
+    """The kernels of a graph in its own order."""
+    return [(node,) for node in graph.nodes if node.op not in VIEWS]
+
+
+def _plan_arena(views: Places, steps: Sequence[Step], fixed: Mapping[Value, Arg]) -> _Arena:
+    in_place = choose_in_place(steps, views, fixed)
+    storage = storage_of(steps, views, in_place)
+    buffers = [b for b in lifetimes(steps, views, storage) if b.value not in fixed]
     offsets = assign_offsets(buffers)
-    places.update((b.value, Arg("arena", offset)) for b, offset in zip(buffers, offsets))
+    places = {b.value: Arg("arena", offset) for b, offset in zip(buffers, offsets)}
+    places.update((value, places[first]) for value, first in storage.items())
     end = max((o + _aligned(b.nbytes) for b, o in zip(buffers, offsets)), default=0)
-    return MemoryPlan(places, views, end, largest_live_set(buffers), weights, total)
+    return _Arena(places, end, largest_live_set(buffers), in_place)
 
 
 def _place_weights(
@@ -85,20 +122,21 @@ def _place_weights(
     return tuple(stored), end
 
 
-def lifetimes(graph: Graph, views: Places) -> list[Buffer]:
-    """The buffers that kernels write, with the calls between which each must stay."""
-    calls = [node for node in graph.nodes if node.op not in VIEWS]
+def lifetimes(steps: Sequence[Step], views: Places, storage: Mapping[Value, Value]) -> list[Buffer]:
+    """The buffers that kernels write, with the steps between which each must stay.
+
+    `storage` has the values that lie in the memory of another.
+    """
     first: dict[Value, int] = {}
     last: dict[Value, int] = {}
-    for number, node in enumerate(calls):
-        for value in node.inputs:
-            owner = views.of(value).owner
-            if isinstance(owner, Result):
-                last[owner] = number
-        for value in node.outputs:
-            owner = views.of(value).owner
-            first.setdefault(owner, number)
-            last[owner] = number
+    for number, step in enumerate(steps):
+        for node in step:
+            for value in (*node.inputs, *node.outputs):
+                owner = views.of(value).owner
+                last[storage.get(owner, owner)] = number
+            for value in node.outputs:
+                owner = views.of(value).owner
+                first.setdefault(storage.get(owner, owner), number)
     return [Buffer(value, value.type.nbytes, first[value], last[value]) for value in first]
 
 
@@ -171,12 +209,22 @@ def largest_live_set(buffers: Iterable[Buffer]) -> int:
 
 
 def _fullest_moment(buffers: Iterable[Buffer]) -> int:
-    """The call during which the most bytes are alive."""
+    """The step during which the most bytes are alive."""
     return max(_live_bytes(buffers), key=lambda entry: entry[1], default=(0, 0))[0]
 
 
+def alive_at_each_step(steps: Sequence[Step], views: Places) -> list[int]:
+    """Bytes of kernels' results that are alive, none in place of another."""
+    alive, now = [], 0
+    changes = dict(_live_bytes(lifetimes(steps, views, {})))
+    for number in range(len(steps)):
+        now = changes.get(number, now)
+        alive.append(now)
+    return alive
+
+
 def _live_bytes(buffers: Iterable[Buffer]) -> Iterator[tuple[int, int]]:
-    """(call, bytes alive) at each call where that changes."""
+    """(step, bytes alive) at each step where that changes."""
     changes: dict[int, int] = {}
     for buffer in buffers:
         changes[buffer.first] = changes.get(buffer.first, 0) + _aligned(buffer.nbytes)

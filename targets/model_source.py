@@ -5,7 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from planish.targets.plan import DTYPES, EXPORTS, Arg, Call, ModelPlan, TensorSpec, check_plan
+from planish.targets.plan import (
+    DTYPES,
+    EXPORTS,
+    Arg,
+    Call,
+    Group,
+    ModelPlan,
+    TensorSpec,
+    check_plan,
+)
 from planish.targets.runtime.cpu_features import CpuFeature, required_features
 
 RUNTIME = Path(__file__).parent / "runtime"
@@ -80,6 +89,7 @@ def render_source(plan: ModelPlan, architecture: str) -> str:
             "planish_kernel kernels",
             (f"{{{c_string(call.label)}, call_{i}}}" for i, call in enumerate(plan.calls)),
         ),
+        _group_table(plan.groups),
         _table("planish_cpu_feature features", map(_feature, features)),
         _model_table(plan, len(features)),
         _template("public_functions.h", plan.name),
@@ -129,6 +139,15 @@ def _tensor_table(name: str, tensors: Sequence[TensorSpec]) -> str:
     return "\n".join([*shapes, _table(f"planish_tensor {name}", rows)])
 
 
+def _group_table(groups: Sequence[Group]) -> str:
+    lanes = [
+        f"static const uint32_t group_{i}_begins[] = {{{', '.join(f'{b}u' for b in g.begins)}}};"
+        for i, g in enumerate(groups)
+    ]
+    rows = (f"{{{len(g.begins) - 1}u, group_{i}_begins}}" for i, g in enumerate(groups))
+    return "\n".join([*lanes, _table("planish_group groups", rows)])
+
+
 def _feature(feature: CpuFeature) -> str:
     numbers = (feature.leaf, feature.subleaf, feature.word, feature.bit, feature.xcr0)
     return f"{{{c_string(feature.name)}, {', '.join(f'{number:#x}u' for number in numbers)}}}"
@@ -139,6 +158,7 @@ def _model_table(plan: ModelPlan, feature_count: int) -> str:
         "inputs": len(plan.inputs),
         "outputs": len(plan.outputs),
         "kernels": len(plan.calls),
+        "groups": len(plan.groups),
         "features": feature_count,
     }
     counts = ", ".join(f"{count}u" for count in tables.values())

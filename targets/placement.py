@@ -33,6 +33,11 @@ class Placement:
     padding: Padding | None = None
     parallel: bool = False
 
+    @property
+    def overlaps(self) -> bool:
+        """True if parts of the result are computed, and stored, twice."""
+        return self.tiling is not None and self.tiling.extent % self.tiling.size != 0
+
     def apply(self, func: tirx.PrimFunc) -> tirx.PrimFunc:
         """The function with its stores moved, and the border of a padded result filled."""
         if self.tiling is None and self.padding is None:

@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 from planish.ir.errors import TargetError
@@ -36,6 +37,7 @@ EXPORTS = (
     "context_destroy",
     "context_threads",
     "run",
+    "run_threads",
     "profile",
     "error",
     "input_count",
@@ -94,8 +96,21 @@ class Call:
 
 
 @dataclass(frozen=True, slots=True)
+class Group:
+    """Calls that do not depend on each other, for one launch: a thread for each lane.
+
+    Lane l is the calls `begins[l]` to `begins[l + 1] - 1`, one after the other.
+    """
+
+    begins: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class ModelPlan:
-    """A whole model: `name` prefixes the C interface; `features` are LLVM names such as avx512f."""
+    """A whole model: `name` prefixes the C interface; `features` are LLVM names such as avx512f.
+
+    `groups` are in the order of their calls; calls outside every group run alone.
+    """
 
     name: str
     inputs: tuple[TensorSpec, ...]
@@ -104,6 +119,7 @@ class ModelPlan:
     arena_bytes: int
     weights_bytes: int
     features: tuple[str, ...] = ()
+    groups: tuple[Group, ...] = ()
 
 
 def is_identifier(name: str) -> bool:
@@ -138,6 +154,23 @@ def check_plan(plan: ModelPlan) -> None:
                 f"kernel function '{call.symbol}' is called with {expected} arguments and, by "
                 f"'{call.label}', with {len(call.args)}"
             )
+    _check_groups(plan)
+
+
+def _check_groups(plan: ModelPlan) -> None:
+    end = 0
+    for group in plan.groups:
+        lanes = pairwise(group.begins)
+        if len(group.begins) < 3 or group.begins[0] < end or any(b <= a for a, b in lanes):
+            raise TargetError(
+                f"model '{plan.name}' has a group of calls at {list(group.begins)}; expected at "
+                "least two lanes, none of them empty, after the group before"
+            )
+        end = group.begins[-1]
+    if end > len(plan.calls):
+        raise TargetError(
+            f"model '{plan.name}' has a group that ends at call {end} of {len(plan.calls)}"
+        )
 
 
 def _check_tensors(model: str, kind: str, tensors: Sequence[TensorSpec]) -> None:

@@ -21,7 +21,7 @@ from typing import Any
 from planish.ir.errors import ArtefactError
 
 FORMAT = "planish-artefact"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MANIFEST = "manifest.json"
 WEIGHTS = "weights.bin"
 
@@ -42,13 +42,18 @@ class TensorInfo:
 
 @dataclass(frozen=True, slots=True)
 class KernelInfo:
-    """A kernel call: the ONNX nodes and ops that it came from, its work and traffic."""
+    """A kernel call: the ONNX nodes and ops that it came from, its work and traffic.
+
+    `lane` is (group, lane) for a call that is made beside others: the calls of a group are one
+    launch, those of a lane follow each other on one thread.
+    """
 
     name: str
     onnx_nodes: tuple[str, ...] = ()
     ops: tuple[str, ...] = ()
     flops: int = 0
     bytes: int = 0
+    lane: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +149,7 @@ def _kernel_json(kernel: KernelInfo) -> Json:
         "ops": list(kernel.ops),
         "flops": kernel.flops,
         "bytes": kernel.bytes,
+        "lane": None if kernel.lane is None else list(kernel.lane),
     }
 
 
@@ -296,7 +302,16 @@ class _Reader:
             self.words(content, "ops"),
             self.size(content, "flops"),
             self.size(content, "bytes"),
+            self.lane(content),
         )
+
+    def lane(self, content: Any) -> tuple[int, int] | None:
+        value = content.get("lane")
+        if value is None:
+            return None
+        if not isinstance(value, list) or [type(n) for n in value] != [int, int]:
+            raise self.fault("lane", value)
+        return value[0], value[1]
 
     def files(self, content: Any) -> dict[str, FileInfo]:
         found: dict[str, FileInfo] = {}

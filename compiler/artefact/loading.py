@@ -87,7 +87,8 @@ class Model:
         )
         if result != 0:
             raise ArtefactError(library.error())
-        self._c_run: Callable[..., int] | None = library.c_run
+        self._threads = int(library.c_context_threads(self._context))
+        self._c_run: Callable[..., int] | None = library.c_run_threads
         self._finalizer = weakref.finalize(
             self, _destroy, weights, "c_context_destroy", self._context
         )
@@ -117,19 +118,28 @@ class Model:
     @property
     def threads(self) -> int:
         """How many threads take part in a run, the caller included."""
-        with self._lock:
-            self._require_open()
-            return int(self._library.c_context_threads(self._context))
+        self._require_open()
+        return self._threads
 
     def run(
-        self, inputs: Mapping[str, Any], *, out: Mapping[str, Array] | None = None
+        self,
+        inputs: Mapping[str, Any],
+        *,
+        out: Mapping[str, Array] | None = None,
+        threads: int | None = None,
     ) -> dict[str, Array]:
         """Run the model once: {name: array} in, {name: array} out.
 
         Inputs are numpy arrays or anything with __dlpack__ in CPU memory, used in place where they
         are C-contiguous and 64-byte aligned, else copied. Outputs are new arrays, or those that
-        `out` names. Raises TensorError for a wrong name, dtype or shape.
+        `out` names. At most `threads` of the model's threads take part (default: all). Raises
+        TensorError for a wrong name, dtype or shape.
         """
+        if threads is not None and (type(threads) is not int or not 1 <= threads <= self._threads):
+            raise ArtefactError(
+                f"threads is {threads!r}, expected a number from 1 to {self._threads}, which "
+                f"model '{self.name}' was loaded with"
+            )
         given = self._bind(inputs)
         results, addresses = self._results(out)
         with self._lock:
@@ -137,7 +147,7 @@ class Model:
             if self._c_run is None:
                 self._require_open()
             status = self._c_run(  # type: ignore[misc]  # not None: _require_open has raised
-                self._context, self._input_pointers, self._output_pointers
+                self._context, threads or 0, self._input_pointers, self._output_pointers
             )
             if status != 0:
                 raise ArtefactError(f"model '{self.name}' failed: {self._library.error()}")

@@ -9,6 +9,7 @@ import typer
 
 import planish
 from planish.cli.boundary import guarded
+from planish.cli.log_app import log_app
 from planish.ir.errors import PlanishError
 
 app = typer.Typer(
@@ -19,6 +20,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+app.add_typer(log_app, name="log")
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 Threads = Annotated[
@@ -83,12 +85,21 @@ def compile_command(
     print_after: PrintAfter = None,
     passes: Passes = None,
     ops: Ops = None,
+    log: Annotated[
+        list[Path] | None,
+        typer.Option("--log", metavar="FILE", help="Tuning log (default: what is stored)."),
+    ] = None,
+    no_log: Annotated[
+        bool, typer.Option("--no-log", help="Default schedules, whatever was measured.")
+    ] = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show stages, kernels.")] = False,
     as_json: Json = False,
 ) -> None:
     """Compile MODEL into an artefact: a library, its weights, a C header and a manifest."""
     from planish.cli.compiling import run_compile
 
+    if log and no_log:
+        raise PlanishError("--log and --no-log exclude each other")
     run_compile(
         model,
         output,
@@ -101,6 +112,7 @@ def compile_command(
         print_after=print_after or (),
         passes=passes or (),
         ops=ops or (),
+        log=log or not no_log,
         verbose=verbose,
         as_json=as_json,
     )
@@ -244,6 +256,55 @@ def bisect_command(
         compiled=code,
         as_json=as_json,
     )
+
+
+@app.command("bench")
+@guarded
+def bench_command(
+    subject: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="MODEL_OR_ARTEFACT",
+            help="An ONNX model or an artefact's folder; without one, the machine alone.",
+        ),
+    ] = None,
+    against: Annotated[
+        str, typer.Option(metavar="ENGINES", help="Peers: onnxruntime,openvino.")
+    ] = "",
+    target: Target = "host",
+    dim: Dims = None,
+    shape: Shapes = None,
+    inputs: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Inputs by name, .npz (default: random).")
+    ] = None,
+    threads: Threads = None,
+    rounds: Annotated[int, typer.Option(min=1, help="Turns of each engine, with --against.")] = 5,
+    seconds: Annotated[float, typer.Option(min=0.001, help="Length of a turn.")] = 0.5,
+    top: Annotated[int | None, typer.Option(min=1, help="Only the slowest kernels.")] = None,
+    precision_check: Annotated[
+        bool, typer.Option("--precision-check", help="Tell errors against float64.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Measure the machine's peaks, a model's kernels against them, and other engines in turn.
+
+    Exits with 1 if outputs are out of tolerance of a peer's.
+    """
+    from planish.cli.benchmarking import Options, run_bench
+
+    options = Options(
+        target=target,
+        dims=dim or (),
+        shapes=shape or (),
+        inputs=inputs,
+        against=tuple(name for name in against.split(",") if name),
+        threads=threads,
+        rounds=rounds,
+        seconds=seconds,
+        top=top,
+        precision_check=precision_check,
+    )
+    run_bench(subject, options, as_json=as_json)
 
 
 @app.command("targets")

@@ -32,6 +32,7 @@ def run_compile(
     print_after: Sequence[str],
     passes: Sequence[str],
     ops: Sequence[str],
+    log: bool | Sequence[Path],
     verbose: bool,
     as_json: bool,
 ) -> None:
@@ -51,6 +52,7 @@ def run_compile(
             ops=ops,
             observer=observer,
             threads=threads,
+            log=log,
             progress=progress,
         )
     if as_json:
@@ -122,6 +124,7 @@ def report_json(report: CompileReport) -> dict[str, object]:
         "arena_bytes": report.manifest.arena_bytes,
         "digest": report.manifest.digest,
         "seconds": dict(report.seconds),
+        "log": report.log.to_json() if report.log else None,
         "verify": found.to_json() if found else {"skipped": report.unverified},
     }
 
@@ -147,6 +150,8 @@ def _print_report(report: CompileReport, verbose: bool) -> None:
         f"{spell_bytes(report.artefact_bytes)} (weights {spell_bytes(manifest.weights_bytes)}), "
         f"compiled in {spell_seconds(sum(report.seconds.values()))}"
     )
+    if report.log is not None:
+        print(report.log)
     found = report.verification
     if found is None:
         print(f"not verified: {report.unverified}")

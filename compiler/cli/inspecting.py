@@ -35,12 +35,13 @@ def _inspect_artefact(folder: Path, check: bool, as_json: bool) -> None:
             k.name,
             spell_count(k.flops),
             spell_bytes(k.bytes),
+            "" if k.lane is None else f"{k.lane[0]}.{k.lane[1]}",
             " ".join(k.ops),
             ", ".join(k.onnx_nodes),
         )
         for k in manifest.kernels
     ]
-    print_table("Kernels", ("kernel", ">flops", ">traffic", "ops", "ONNX nodes"), kernels)
+    print_table("Kernels", ("kernel", ">flops", ">traffic", "lane", "ops", "ONNX nodes"), kernels)
     for key, value in _facts(manifest).items():
         print(f"{key}: {value}")
     if check:

@@ -178,27 +178,74 @@ static double seconds_now(void) {
     return (double)time.tv_sec + 1e-9 * (double)time.tv_nsec;
 }
 
+static int kernel_failed(const planish_model_desc *desc, uint32_t index, int status) {
+    return planish_fail(status, "kernel '%s' (number %u of %u) failed with status %d",
+                        desc->kernels[index].name, index, desc->kernel_count, status);
+}
+
+static int call_kernel(const planish_context *context, uint32_t index, double *seconds) {
+    const planish_model_desc *desc = context->model->desc;
+    double begin = seconds == NULL ? 0 : seconds_now();
+    int32_t status = desc->kernels[index].call(&context->frame);
+    if (status != 0)
+        return kernel_failed(desc, index, status);
+    if (seconds != NULL)
+        seconds[index] = seconds_now() - begin;
+    return PLANISH_OK;
+}
+
+typedef struct lanes {
+    const planish_context *context;
+    const planish_group *group;
+    atomic_uint failed; /* the first kernel that did, else kernel_count */
+} lanes;
+
+static int call_lane(int lane, planish_task_group *group, void *closure) {
+    (void)group;
+    lanes *side_by_side = closure;
+    const planish_model_desc *desc = side_by_side->context->model->desc;
+    const uint32_t *begins = side_by_side->group->begins;
+    for (uint32_t i = begins[lane]; i < begins[lane + 1]; i++) {
+        int32_t status = desc->kernels[i].call(&side_by_side->context->frame);
+        if (status != 0) {
+            unsigned none = desc->kernel_count;
+            atomic_compare_exchange_strong(&side_by_side->failed, &none, i);
+            return status;
+        }
+    }
+    return 0;
+}
+
+static int call_group(const planish_context *context, const planish_group *group) {
+    const planish_model_desc *desc = context->model->desc;
+    lanes side_by_side = {context, group, desc->kernel_count};
+    int status = planish_parallel_launch(call_lane, &side_by_side, (int)group->lane_count);
+    return status == 0 ? PLANISH_OK
+                       : kernel_failed(desc, atomic_load(&side_by_side.failed), status);
+}
+
 static int call_kernels(const planish_context *context, double *seconds) {
     const planish_model_desc *desc = context->model->desc;
-    for (uint32_t i = 0; i < desc->kernel_count; i++) {
-        double begin = seconds == NULL ? 0 : seconds_now();
-        int32_t status = desc->kernels[i].call(&context->frame);
-        if (status != 0)
-            return planish_fail(status, "kernel '%s' (number %u of %u) failed with status %d",
-                                desc->kernels[i].name, i, desc->kernel_count, (int)status);
-        if (seconds != NULL)
-            seconds[i] = seconds_now() - begin;
+    const planish_group *group = desc->groups;
+    const planish_group *last = group + (seconds == NULL ? desc->group_count : 0);
+    for (uint32_t i = 0; i < desc->kernel_count;) {
+        int grouped = group != last && group->begins[0] == i;
+        int status = grouped ? call_group(context, group) : call_kernel(context, i, seconds);
+        if (status != PLANISH_OK)
+            return status;
+        i = grouped ? group->begins[group->lane_count] : i + 1;
+        group += grouped;
     }
     return PLANISH_OK;
 }
 
-static int run_bound(planish_context *context, const void *const *inputs, void *const *outputs,
-                     double *seconds) {
+static int run_bound(planish_context *context, int threads, const void *const *inputs,
+                     void *const *outputs, double *seconds) {
     const planish_model_desc *desc = context->model->desc;
     int status = bind_buffers(context, inputs, outputs);
     if (status != PLANISH_OK)
         return status;
-    void *previous = planish_pool_enter(context->pool);
+    void *previous = planish_pool_enter(context->pool, threads);
     status = call_kernels(context, seconds);
     planish_pool_leave(previous);
     for (uint32_t i = 0; status == PLANISH_OK && i < desc->output_count; i++)
@@ -207,15 +254,19 @@ static int run_bound(planish_context *context, const void *const *inputs, void *
     return status;
 }
 
-int planish_run(planish_context *context, const void *const *inputs, void *const *outputs,
-                double *seconds) {
+int planish_run(planish_context *context, int threads, const void *const *inputs,
+                void *const *outputs, double *seconds) {
     if (context == NULL)
         return planish_fail(PLANISH_INVALID_ARGUMENT, "no context was given");
+    int most = planish_pool_threads(context->pool);
+    if (threads < 0 || threads > most)
+        return planish_fail(PLANISH_INVALID_ARGUMENT,
+                            "threads is %d, expected 0 (all of the context's) to %d", threads, most);
     notice_fork(context);
     if (atomic_exchange_explicit(&context->busy, 1, memory_order_acquire) != 0)
         return planish_fail(PLANISH_BUSY,
                             "another thread is running this context: create one for each thread");
-    int status = run_bound(context, inputs, outputs, seconds);
+    int status = run_bound(context, threads == 0 ? most : threads, inputs, outputs, seconds);
     atomic_store_explicit(&context->busy, 0, memory_order_release);
     return status;
 }

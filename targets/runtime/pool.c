@@ -2,8 +2,8 @@
  *
  * The caller of run() is participant 0; each worker has one state word on a cache line of its own.
  * A launch marks the workers READY, does its own share, then takes back the share of any worker
- * that has not begun: a sleeping or descheduled worker never holds up a run, and each worker keeps
- * the same share (and so a warm cache) otherwise.
+ * that has not begun: a sleeping or descheduled worker never holds up a run. Otherwise participant
+ * p always has the p-th contiguous part of the tasks, so that what it wrote is in its own cache.
  *
  *   IDLE -> READY (caller) -> RUNNING (worker) -> IDLE (worker); READY -> IDLE (caller takes it
  * back) IDLE -> ASLEEP (worker, after spinning) -> READY (caller, with a wake-up) RUNNING ->
@@ -14,11 +14,13 @@
 
 #include <linux/futex.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
@@ -26,10 +28,22 @@
 #define CACHE_LINE 128 /* two lines: processors fetch them in pairs */
 #define STACK_BYTES                                                                                \
     ((size_t)2 << 20) /* the same everywhere: musl's default is too small for kernels */
-#define WORKER_SPIN_NANOSECONDS 200000 /* waiting for the next kernel */
-#define CALLER_SPIN_NANOSECONDS                                                                    \
-    1000000 /* waiting for the others at a kernel's end: they are at work */
 #define PAUSES_PER_LOOK_AT_CLOCK 64
+
+/* Nanoseconds. The next kernel comes soon, and at a kernel's end the others are at work: spinning
+ * is then faster than to sleep. Not for long: while a worker has lost its CPU, the caller's own must
+ * become idle for the system to move the worker there. */
+#define WORKER_SPIN 200000
+#define CALLER_SPIN 300000
+/* After so long a spinner offers its CPU to others at each look at the clock. */
+#define SPIN_ALONE 20000
+/* Longer between two looks, which are microseconds apart, is time off the CPU. Where another thread
+ * had it (and not the host of a virtual machine), CPUs are scarce... */
+#define OFF_CPU 50000
+/* ...and nobody in the pool spins longer than this... */
+#define CROWDED_SPIN 3000
+/* ...for so long. Then it is tried anew. */
+#define CROWDED 20000000
 
 enum { IDLE, READY, RUNNING, AWAITED, ASLEEP, LEAVING };
 
@@ -38,6 +52,7 @@ typedef struct worker {
     _Alignas(CACHE_LINE) planish_pool *pool;
     int index;
     int busy; /* participant 0 only: a launch is under way, so a nested one runs inline */
+    long switches; /* times that the thread had lost its CPU, when last asked */
     pthread_t thread;
     planish_workspace workspace;
 } worker;
@@ -51,8 +66,10 @@ struct planish_pool {
     int participants;
     _Alignas(CACHE_LINE) atomic_int status; /* first non-zero one; apart, as it is written by all */
     _Alignas(CACHE_LINE) int threads;       /* participants wanted, the caller included */
+    int limit;                              /* of them, those that this run may use */
     int started;                            /* participants that exist; 0 before the first launch */
-    int64_t worker_spin, caller_spin;       /* nanoseconds */
+    int outnumbered;                        /* more threads than CPUs: spinning is never right */
+    atomic_llong crowded_until;             /* on the monotonic clock; written seldom */
     worker *workers;
 };
 
@@ -83,29 +100,55 @@ static int64_t now(void) {
     return (int64_t)time.tv_sec * 1000000000 + time.tv_nsec;
 }
 
-/* Spins while the word holds the value, at most so many nanoseconds; gives the word as last seen.
- */
-static unsigned spin_while(atomic_uint *word, unsigned value, int64_t nanoseconds) {
+/* After a time off the CPU: whether other threads took it, noted for all of the pool. */
+static int is_crowded(worker *self, int64_t time) {
+    struct rusage usage;
+    if (getrusage(RUSAGE_THREAD, &usage) != 0 || usage.ru_nivcsw == self->switches)
+        return 0;
+    self->switches = usage.ru_nivcsw;
+    atomic_store_explicit(&self->pool->crowded_until, time + CROWDED, memory_order_relaxed);
+    return 1;
+}
+
+static int64_t allowed_spin(worker *self, int64_t time, int64_t nanoseconds) {
+    if (time < atomic_load_explicit(&self->pool->crowded_until, memory_order_relaxed))
+        return CROWDED_SPIN;
+    return nanoseconds;
+}
+
+/* Spins while the word holds the value, at most so many nanoseconds and less where other threads
+ * want the CPU; gives the word as last seen. */
+static unsigned spin_while(worker *self, atomic_uint *word, unsigned value, int64_t nanoseconds) {
     unsigned seen = atomic_load_explicit(word, memory_order_acquire);
-    int64_t deadline = 0;
-    while (seen == value && nanoseconds > 0) {
-        for (int i = 0; i < PAUSES_PER_LOOK_AT_CLOCK && seen == value; i++) {
+    if (seen != value || self->pool->outnumbered)
+        return seen;
+    int64_t begin = now(), last = begin;
+    int64_t limit = allowed_spin(self, begin, nanoseconds);
+    for (;;) {
+        for (int i = 0; i < PAUSES_PER_LOOK_AT_CLOCK; i++) {
             relax();
             seen = atomic_load_explicit(word, memory_order_acquire);
+            if (seen != value)
+                return seen;
         }
         int64_t time = now();
-        if (deadline == 0)
-            deadline = time + nanoseconds;
-        else if (time >= deadline)
-            break;
+        if (time - begin >= limit || (time - last > OFF_CPU && is_crowded(self, time)))
+            return seen;
+        if (time - begin >= SPIN_ALONE)
+            sched_yield();
+        last = time;
     }
-    return seen;
+}
+
+/* Of the tasks, the contiguous part that is a participant's. */
+static int first_task(const planish_pool *pool, int participant) {
+    return (int)((int64_t)pool->num_task * participant / pool->participants);
 }
 
 static int run_share(planish_pool *pool, int participant) {
     planish_task_group group = {NULL, pool->num_task};
     int status = 0;
-    for (int id = participant; id < pool->num_task; id += pool->participants) {
+    for (int id = first_task(pool, participant); id < first_task(pool, participant + 1); id++) {
         int result = pool->task(id, &group, pool->closure);
         if (status == 0)
             status = result;
@@ -121,7 +164,7 @@ static int run_share(planish_pool *pool, int participant) {
 /* Waits for work: spins, then sleeps. Gives READY (now claimed) or LEAVING. */
 static unsigned await_work(worker *self) {
     for (;;) {
-        unsigned state = spin_while(&self->state, IDLE, self->pool->worker_spin);
+        unsigned state = spin_while(self, &self->state, IDLE, WORKER_SPIN);
         if (state == LEAVING)
             return LEAVING;
         if (state == READY &&
@@ -185,7 +228,7 @@ static void finish_worker(planish_pool *pool, int index) {
         run_share(pool, index);
         return;
     }
-    state = spin_while(&target->state, RUNNING, pool->caller_spin);
+    state = spin_while(&pool->workers[0], &target->state, RUNNING, CALLER_SPIN);
     if (state != RUNNING ||
         !atomic_compare_exchange_strong_explicit(&target->state, &state, AWAITED,
                                                  memory_order_acquire, memory_order_acquire))
@@ -207,15 +250,16 @@ static int run_inline(planish_task task, void *closure, int num_task) {
 
 int planish_parallel_launch(planish_task task, void *closure, int num_task) {
     worker *self = current_worker;
-    if (self == NULL || self->index != 0 || self->busy || self->pool->threads == 1 || num_task == 1)
+    if (self == NULL || self->index != 0 || self->busy || self->pool->limit == 1 || num_task == 1)
         return run_inline(task, closure, num_task);
     planish_pool *pool = self->pool;
     if (pool->started == 0)
         start_workers(pool);
     pool->task = task;
     pool->closure = closure;
-    pool->num_task = num_task > 0 ? num_task : pool->started;
-    pool->participants = pool->num_task < pool->started ? pool->num_task : pool->started;
+    int available = pool->limit < pool->started ? pool->limit : pool->started;
+    pool->num_task = num_task > 0 ? num_task : available;
+    pool->participants = pool->num_task < available ? pool->num_task : available;
     atomic_store_explicit(&pool->status, 0, memory_order_relaxed);
     self->busy = 1;
     for (int i = 1; i < pool->participants; i++)
@@ -237,11 +281,9 @@ planish_pool *planish_pool_create(int threads) {
     }
     memset(pool, 0, sizeof *pool);
     memset(workers, 0, (size_t)threads * sizeof *workers);
-    int crowded =
-        threads > planish_usable_cpus(); /* spinning would take the CPU from those that have work */
     pool->threads = threads;
-    pool->worker_spin = crowded ? 0 : WORKER_SPIN_NANOSECONDS;
-    pool->caller_spin = crowded ? 0 : CALLER_SPIN_NANOSECONDS;
+    pool->limit = threads;
+    pool->outnumbered = threads > planish_usable_cpus();
     pool->workers = workers;
     for (int i = 0; i < threads; i++) {
         workers[i].pool = pool;
@@ -271,8 +313,9 @@ void planish_pool_destroy(planish_pool *pool) {
 
 int planish_pool_threads(const planish_pool *pool) { return pool->threads; }
 
-void *planish_pool_enter(planish_pool *pool) {
+void *planish_pool_enter(planish_pool *pool, int limit) {
     worker *previous = current_worker;
+    pool->limit = limit;
     current_worker = &pool->workers[0];
     return previous;
 }

@@ -56,7 +56,12 @@ int NAME_context_threads(const NAME_context *context);
 /* A pointer for each input and each output, in the order above; no output may overlap an input. */
 int NAME_run(NAME_context *context, const void *const *inputs, void *const *outputs);
 
-/* The same, and the seconds that each of the NAME_kernel_count() kernels took. */
+/* The same with at most `threads` of the context's threads, the caller included; 0: all of them. */
+int NAME_run_threads(NAME_context *context, int threads, const void *const *inputs,
+                     void *const *outputs);
+
+/* The same as NAME_run, one kernel after the other, and the seconds that each of the
+ * NAME_kernel_count() kernels took. */
 int NAME_profile(NAME_context *context, const void *const *inputs, void *const *outputs,
                  double *seconds);
 

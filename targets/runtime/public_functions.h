@@ -13,11 +13,15 @@ PUBLIC int NAME_context_threads(const NAME_context *context) {
     return planish_context_threads((const planish_context *)context);
 }
 PUBLIC int NAME_run(NAME_context *context, const void *const *in, void *const *out) {
-    return planish_run((planish_context *)context, in, out, NULL);
+    return planish_run((planish_context *)context, 0, in, out, NULL);
+}
+PUBLIC int NAME_run_threads(NAME_context *context, int threads, const void *const *in,
+                            void *const *out) {
+    return planish_run((planish_context *)context, threads, in, out, NULL);
 }
 PUBLIC int NAME_profile(NAME_context *context, const void *const *in, void *const *out,
                         double *seconds) {
-    return planish_run((planish_context *)context, in, out, seconds);
+    return planish_run((planish_context *)context, 0, in, out, seconds);
 }
 PUBLIC const char *NAME_error(void) { return planish_error(); }
 

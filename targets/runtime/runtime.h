@@ -10,7 +10,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define PLANISH_ABI 1
+#define PLANISH_ABI 2
 #define PLANISH_ALIGNMENT 64u /* bytes: every pointer that a kernel receives */
 #define PLANISH_MAX_THREADS 1024
 
@@ -50,6 +50,13 @@ typedef struct planish_kernel {
     int32_t (*call)(const planish_frame *frame);
 } planish_kernel;
 
+/* Kernels that do not depend on each other and run side by side, each on one thread: those of lane
+ * l, in order, are the kernels begins[l] to begins[l + 1] - 1. */
+typedef struct planish_group {
+    uint32_t lane_count;
+    const uint32_t *begins; /* lane_count + 1 numbers */
+} planish_group;
+
 /* A CPU feature that the kernels need, and where the processor tells of it.
  * x86-64: leaf, subleaf, word (0 eax .. 3 edx) and bit of cpuid, and the bits of XCR0 that the
  * system must have set. aarch64, riscv64: leaf is the getauxval() type, bit the bit in its value.
@@ -63,9 +70,10 @@ typedef struct planish_cpu_feature {
 typedef struct planish_model_desc {
     uint32_t abi;
     const char *name;
-    uint32_t input_count, output_count, kernel_count, feature_count;
+    uint32_t input_count, output_count, kernel_count, group_count, feature_count;
     const planish_tensor *inputs, *outputs;
     const planish_kernel *kernels;
+    const planish_group *groups; /* in the order of their kernels */
     const planish_cpu_feature *features;
     uint64_t arena_bytes, weights_bytes;
 } planish_model_desc;
@@ -81,9 +89,10 @@ void planish_model_close(planish_model *model);
 int planish_context_create(planish_model *model, int threads, planish_context **context);
 void planish_context_destroy(planish_context *context);
 int planish_context_threads(const planish_context *context);
-/* seconds: NULL, or one double a kernel. */
-int planish_run(planish_context *context, const void *const *inputs, void *const *outputs,
-                double *seconds);
+/* threads: at most the context's; 0: all of them. seconds: NULL, or one double a kernel; kernels are
+ * then run one by one. */
+int planish_run(planish_context *context, int threads, const void *const *inputs,
+                void *const *outputs, double *seconds);
 
 /* ---- error.c: the last error's text, one a thread ---- */
 
@@ -137,9 +146,9 @@ void planish_pool_destroy(planish_pool *pool);
 /* In the child of a fork: drops the parent's threads, so that the next launch starts new ones. */
 void planish_pool_forget(planish_pool *pool);
 int planish_pool_threads(const planish_pool *pool);
-/* Makes the pool the one that this thread's kernels use, until planish_pool_leave with what enter
- * returned. */
-void *planish_pool_enter(planish_pool *pool);
+/* Makes the pool, with at most `limit` of its threads, the one that this thread's kernels use, until
+ * planish_pool_leave with what enter returned. */
+void *planish_pool_enter(planish_pool *pool, int limit);
 void planish_pool_leave(void *previous);
 
 /* ---- The three functions that kernels emitted by TVM call ---- */

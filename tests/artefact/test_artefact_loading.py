@@ -169,6 +169,17 @@ def test_wrong_threads(toy: Path, threads: Any) -> None:
         load(toy, threads=threads)
 
 
+def test_threads_of_one_run(toy: Path) -> None:
+    model = load(toy, threads=3)
+    wanted = expected(sample()["x"], 5)
+    for threads in (1, 3, None, 2, 1):
+        outputs = model.run(sample(), threads=threads)
+        assert all(np.array_equal(outputs[name], wanted[name]) for name in wanted)
+    for wrong in (0, 4, "2", True, 1.0):
+        with pytest.raises(ArtefactError, match="expected a number from 1 to 3, which model 'toy'"):
+            model.run(sample(), threads=wrong)  # type: ignore[arg-type]
+
+
 def test_loading_needs_numpy_only(toy: Path) -> None:
     program = (
         "import sys; from planish.artefact.loading import load; import numpy\n"

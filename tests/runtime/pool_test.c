@@ -68,7 +68,7 @@ static void launch_all(int threads) {
 static void run_pool(int threads, int repeat) {
     planish_pool *pool = planish_pool_create(threads);
     CHECK(pool != NULL && planish_pool_threads(pool) == threads);
-    void *previous = planish_pool_enter(pool);
+    void *previous = planish_pool_enter(pool, threads);
     for (int i = 0; i < repeat; i++) {
         launch_all(threads);
         if (i % 8 == 0)
@@ -78,9 +78,35 @@ static void run_pool(int threads, int repeat) {
     planish_pool_destroy(pool);
 }
 
+/* Which thread ran each task; a limit holds for one run, and each participant's tasks are neighbours. */
+static int note_thread(int id, planish_task_group *group, void *closure) {
+    (void)group;
+    ((pid_t *)closure)[id] = gettid();
+    return 0;
+}
+
+static void limit_runs(void) {
+    planish_pool *pool = planish_pool_create(4);
+    for (int round = 0; round < 40; round++) {
+        int limit = 1 + round % 4, threads = 1;
+        pid_t ran[TASKS];
+        void *previous = planish_pool_enter(pool, limit);
+        CHECK(planish_parallel_launch(note_thread, ran, TASKS) == 0);
+        tally t = {.fail_at = -1};
+        CHECK(planish_parallel_launch(count, &t, 0) == 0 && t.total == limit);
+        planish_pool_leave(previous);
+        for (int i = 1; i < TASKS; i++)
+            threads += ran[i] != ran[i - 1];
+        CHECK(threads <= limit && ran[0] == gettid());
+        for (int i = 0; limit == 1 && i < TASKS; i++)
+            CHECK(ran[i] == gettid());
+    }
+    planish_pool_destroy(pool);
+}
+
 static void fork_pool(void) {
     planish_pool *pool = planish_pool_create(3);
-    void *previous = planish_pool_enter(pool);
+    void *previous = planish_pool_enter(pool, 3);
     launch_all(3);
     pid_t child = fork();
     if (child == 0) {
@@ -118,11 +144,30 @@ static void use_workspace(void) {
     CHECK(planish_alloc_workspace(1, 0, 8, 0, 8) == NULL); /* outside of a run */
 }
 
+/* Whether the mapping around a place is advised to consist of huge pages (flag "hg"). */
+static int is_huge(const void *place) {
+    char line[4096];
+    unsigned long begin, end, at = (unsigned long)(uintptr_t)place;
+    int inside = 0, huge = 0;
+    FILE *file = fopen("/proc/self/smaps", "r");
+    while (file != NULL && fgets(line, sizeof line, file) != NULL) {
+        if (sscanf(line, "%lx-%lx ", &begin, &end) == 2)
+            inside = begin <= at && at < end;
+        else if (inside && strncmp(line, "VmFlags:", 8) == 0)
+            huge = strstr(line, " hg") != NULL;
+    }
+    if (file != NULL)
+        fclose(file);
+    return huge;
+}
+
 static void map_arenas(void) {
+    int offered = access("/sys/kernel/mm/transparent_hugepage", F_OK) == 0;
     for (uint64_t bytes = 0; bytes < (9u << 20); bytes = bytes * 3 + 1) {
         planish_mapping arena;
         CHECK(planish_map_arena(bytes, &arena) == PLANISH_OK && arena.bytes > bytes);
         CHECK((uintptr_t)arena.base % (bytes < (2u << 20) ? 4096 : 2u << 20) == 0);
+        CHECK(is_huge(arena.base) == (offered && arena.bytes >= 2u << 20));
         memset(arena.base, 1, arena.bytes);
         planish_unmap(&arena);
         CHECK(arena.base == NULL);
@@ -131,6 +176,46 @@ static void map_arenas(void) {
     CHECK(planish_map_arena(UINT64_MAX / 2 + 1, &arena) == PLANISH_OUT_OF_MEMORY);
     CHECK(planish_map_arena(UINT64_MAX / 4, &arena) == PLANISH_OUT_OF_MEMORY);
     CHECK(strstr(planish_error(), "cannot map an arena of 46116860184273") != NULL);
+}
+
+static int64_t cpu_time(clockid_t clock) {
+    struct timespec time;
+    clock_gettime(clock, &time);
+    return (int64_t)time.tv_sec * 1000000000 + time.tv_nsec;
+}
+
+static int burn(int id, planish_task_group *group, void *closure) {
+    (void)id, (void)group;
+    int64_t begin = cpu_time(CLOCK_THREAD_CPUTIME_ID), used;
+    while ((used = cpu_time(CLOCK_THREAD_CPUTIME_ID) - begin) < 100000)
+        ;
+    __atomic_add_fetch((int64_t *)closure, used, __ATOMIC_RELAXED);
+    return 0;
+}
+
+/* Two threads on one CPU, though the pool was made for two: who waits leaves the CPU to who works. */
+static void crowd_pool(void) {
+    cpu_set_t before, one;
+    CHECK(sched_getaffinity(0, sizeof before, &before) == 0);
+    if (planish_usable_cpus() < 2)
+        return;
+    planish_pool *pool = planish_pool_create(2);
+    CPU_ZERO(&one);
+    for (int cpu = 0; CPU_COUNT(&one) == 0; cpu++)
+        if (CPU_ISSET(cpu, &before))
+            CPU_SET(cpu, &one);
+    CHECK(sched_setaffinity(0, sizeof one, &one) == 0);
+    void *previous = planish_pool_enter(pool, 2);
+    int64_t worked = 0, begin = cpu_time(CLOCK_PROCESS_CPUTIME_ID);
+    for (int i = 0; i < 300; i++) {
+        CHECK(planish_parallel_launch(burn, &worked, 0) == 0);
+        CHECK(planish_parallel_launch(burn, &worked, 1) == 0); /* on this thread: the other waits */
+    }
+    int64_t used = cpu_time(CLOCK_PROCESS_CPUTIME_ID) - begin;
+    CHECK(worked >= 90000000 && used < worked + worked / 4);
+    planish_pool_leave(previous);
+    planish_pool_destroy(pool);
+    CHECK(sched_setaffinity(0, sizeof before, &before) == 0);
 }
 
 static void count_cpus(void) {
@@ -155,10 +240,13 @@ int main(int argc, char **argv) {
     int repeat = argc == 2 ? atoi(argv[1]) : 50;
     for (int threads = 1; threads <= 5; threads++)
         run_pool(threads, repeat);
+    limit_runs();
     use_workspace();
     map_arenas();
     count_cpus();
-    if (argc < 2) /* sanitizers do not like forks of threaded programs */
+    if (argc < 2) { /* sanitizers do not like forks of threaded programs, and take time themselves */
+        crowd_pool();
         fork_pool();
+    }
     return 0;
 }

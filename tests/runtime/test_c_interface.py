@@ -112,6 +112,8 @@ def test_misuse_gives_an_error_text(toy: Path, tmp_path: Path) -> None:
     assert c.dll.toy_run(None, None, None) == 1001
     assert c.dll.toy_run(context, None, None) == 1001
     assert c.error() == "the pointer to input 'x' is NULL"
+    assert c.dll.toy_run_threads(context, 3, None, None) == 1001
+    assert c.error() == "threads is 3, expected 0 (all of the context's) to 2"
     c.dll.toy_context_destroy(context)
     c.dll.toy_close(model)
     c.dll.toy_context_destroy(None)

@@ -17,7 +17,7 @@ from planish.ir.errors import TargetError
 from planish.targets import linking
 from planish.targets.linking import Toolchain, find_toolchain, link_library
 from planish.targets.model_source import RUNTIME, c_string, render_header, render_source
-from planish.targets.plan import EXPORTS, Arg, Call, TensorSpec, check_plan, symbol_prefix
+from planish.targets.plan import EXPORTS, Arg, Call, Group, TensorSpec, check_plan, symbol_prefix
 from planish.targets.runtime.cpu_features import known_features, required_features
 
 AARCH64 = "aarch64-linux-gnu"
@@ -117,15 +117,28 @@ def test_symbol_prefix(name: str, prefix: str) -> None:
         ({"inputs": (TensorSpec("x", "float8", ()),)}, "input 'x' of model 'toy' has dtype float8"),
         ({"inputs": (TensorSpec("x", "bool", (-1,)),)}, "every dimension must be fixed"),
         ({"outputs": (TensorSpec("x", "bool", ()),) * 2}, "two outputs of one name"),
-        ({"calls": (Call("no-name", (), "k"),)}, "no name in C; rename the kernel"),
-        ({"calls": (Call("toy_run", (), "k"),)}, "taken by the runtime; rename the kernel"),
-        ({"calls": (Call("f", (Arg("input", 2),), "k"),)}, "argument at input 2; the last is 1"),
-        ({"calls": (Call("f", (Arg("arena", -64),), "k"),)}, "argument at arena -64"),
-        ({"calls": (Call("f", (Arg("weights", 4),), "k"),)}, "weights 4, not a multiple of 64"),
+        ({"groups": (), "calls": (Call("no-name", (), "k"),)}, "no name in C; rename the kernel"),
         (
-            {"calls": (Call("f", (), "a"), Call("f", (Arg("input", 0),), "b"))},
+            {"groups": (), "calls": (Call("toy_run", (), "k"),)},
+            "taken by the runtime; rename the kernel",
+        ),
+        (
+            {"groups": (), "calls": (Call("f", (Arg("input", 2),), "k"),)},
+            "argument at input 2; the last is 1",
+        ),
+        ({"groups": (), "calls": (Call("f", (Arg("arena", -64),), "k"),)}, "argument at arena -64"),
+        (
+            {"groups": (), "calls": (Call("f", (Arg("weights", 4),), "k"),)},
+            "weights 4, not a multiple of 64",
+        ),
+        (
+            {"groups": (), "calls": (Call("f", (), "a"), Call("f", (Arg("input", 0),), "b"))},
             "'f' is called with 0 arguments and, by 'b', with 1",
         ),
+        ({"groups": (Group((1, 2)),)}, "a group of calls at [1, 2]; expected at least two lanes"),
+        ({"groups": (Group((1, 2, 2)),)}, "a group of calls at [1, 2, 2]"),
+        ({"groups": (Group((0, 1, 3)), Group((2, 3, 4)))}, "a group of calls at [2, 3, 4]"),
+        ({"groups": (Group((3, 4, 6)),)}, "a group that ends at call 6 of 5"),
     ],
 )
 def test_a_plan_that_contradicts_itself_is_refused(change: dict[str, object], message: str) -> None:

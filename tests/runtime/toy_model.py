@@ -13,16 +13,18 @@ import numpy as np
 from planish.artefact.format import KernelInfo, Manifest, TensorInfo
 from planish.artefact.writing import write_artefact
 from planish.targets.linking import architecture_of, find_toolchain, link_library
-from planish.targets.plan import Arg, Call, ModelPlan, TensorSpec
+from planish.targets.plan import Arg, Call, Group, ModelPlan, TensorSpec
 from planish.targets.runtime.cpu_features import required_features
 
 COUNT = 1000
 WEIGHTS = np.linspace(-1, 1, COUNT).astype(np.float32)
+LANES = {"check": (0, 0), "double": (0, 1)}
 KERNELS = Path(__file__).parent / "kernels.c"
 HOST = f"{platform.machine()}-linux-gnu"
 
 
-def toy_plan(name: str = "toy", features: Sequence[str] = ()) -> ModelPlan:
+def toy_plan(name: str = "toy", features: Sequence[str] = (), more_weights: int = 0) -> ModelPlan:
+    """The plan; `check` and `double` are a launch group. `more_weights` are bytes of zeros."""
     x, k = Arg("input", 0), Arg("input", 1)
     y, n = Arg("output", 0), Arg("output", 1)
     doubled, weights = Arg("arena", 64), Arg("weights", 128)
@@ -38,8 +40,9 @@ def toy_plan(name: str = "toy", features: Sequence[str] = ()) -> ModelPlan:
             Call("toy_count", (k, n), "count"),
         ),
         arena_bytes=64 + 4 * COUNT,
-        weights_bytes=128 + 4 * COUNT + 32,
+        weights_bytes=128 + 4 * COUNT + 32 + more_weights,
         features=tuple(features),
+        groups=(Group((1, 2, 3)),),
     )
 
 
@@ -80,7 +83,10 @@ def toy_manifest(plan: ModelPlan, architecture: str) -> Manifest:
         name=plan.name,
         inputs=infos(plan.inputs),
         outputs=infos(plan.outputs),
-        kernels=tuple(KernelInfo(c.label, (f"/{c.label}/Add",), ("Add",), 9) for c in plan.calls),
+        kernels=tuple(
+            KernelInfo(c.label, (f"/{c.label}/Add",), ("Add",), 9, lane=LANES.get(c.label))
+            for c in plan.calls
+        ),
         architecture=architecture,
         features={f.name: f.cpuinfo for f in required_features(architecture, plan.features)},
         target={"name": "test"},
@@ -98,9 +104,10 @@ def build_toy(
     triple: str = HOST,
     features: Sequence[str] = (),
     defines: Sequence[str] = (),
+    more_weights: int = 0,
 ) -> Path:
     """Compile, link and write the artefact; gives its folder."""
-    plan = toy_plan(features=features)
+    plan = toy_plan(features=features, more_weights=more_weights)
     objects = [compile_kernels(work, triple, *defines)]
     library, header = link_library(plan, objects, work, triple=triple)
     manifest = toy_manifest(plan, architecture_of(triple))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from itertools import combinations
 from pathlib import Path
 
@@ -12,11 +13,10 @@ import pytest
 
 from planish.autotune.default_schedules import assign_default_schedules
 from planish.ir.builder import emit
-from planish.ir.graph import Graph, Input, Value, constant
+from planish.ir.graph import Graph, Input, Node, Value, constant
 from planish.ir.onnx import import_model
 from planish.ir.types import tensor
 from planish.passes.pipeline import run_pipeline
-from planish.passes.views import VIEWS
 from planish.targets.memory import (
     Buffer,
     MemoryPlan,
@@ -49,24 +49,36 @@ def _touched(plan: MemoryPlan, value: Value) -> tuple[str, int, int] | None:
     return place.space, begin, begin + value.type.nbytes
 
 
-def _check_by_replay(graph: Graph) -> None:
-    """Follows the calls in order: what a kernel reads is what was last written there."""
-    plan = plan_memory(graph)
+def check_by_replay(graph: Graph, steps: Sequence[Sequence[Node]] | None = None) -> MemoryPlan:
+    """Follows the steps in order: what a kernel reads is what was last written there.
+
+    The kernels of a step all read before any of them writes, and their results are apart: but for
+    that of a kernel in place, which only then may lie where the step reads.
+    """
+    plan = plan_memory(graph, steps)
     written: dict[tuple[str, int], Value] = {}  # (space, 64 bytes) → the value that wrote them
-    for node in graph.nodes:
-        if node.op in VIEWS:
-            continue
-        for value in node.inputs:
-            source = plan.views.of(value).owner
-            for chunk in _chunks(plan, value):
-                owner = written.get(chunk)
-                assert owner is None or plan.views.of(owner).owner is source, value.name
-        for value in node.outputs:
-            for chunk in _chunks(plan, value):
-                written[chunk] = value
+    for step in plan.steps:
+        read: dict[tuple[str, int], list[tuple[Node, int]]] = {}
+        for node in step:
+            for number, value in enumerate(node.inputs):
+                source = plan.views.of(value).owner
+                for chunk in _chunks(plan, value):
+                    owner = written.get(chunk)
+                    assert owner is None or plan.views.of(owner).owner is source, value.name
+                    read.setdefault(chunk, []).append((node, number))
+        fresh: set[tuple[str, int]] = set()
+        for node in step:
+            allowed = [(node, plan.in_place[node])] if node in plan.in_place else []
+            for value in node.outputs:
+                for chunk in _chunks(plan, value):
+                    assert chunk not in fresh
+                    assert read.get(chunk, allowed) == allowed, value.name
+                    fresh.add(chunk)
+                    written[chunk] = value
     for value in graph.outputs:
         for chunk in _chunks(plan, value):
             assert plan.views.of(written[chunk]).owner is plan.views.of(value).owner
+    return plan
 
 
 def _chunks(plan: MemoryPlan, value: Value) -> list[tuple[str, int]]:
@@ -80,8 +92,7 @@ def _chunks(plan: MemoryPlan, value: Value) -> list[tuple[str, int]]:
 @pytest.mark.parametrize("seed", range(30))
 def test_nothing_alive_is_overwritten(seed: int) -> None:
     graph = _kernels(_random_graph(seed))
-    _check_by_replay(graph)
-    plan = plan_memory(graph)
+    plan = check_by_replay(graph)
     assert plan.arena_bytes >= plan.lower_bound
     for value in graph.values():
         place = plan.place(value)
@@ -135,16 +146,15 @@ def test_outputs_and_inputs_are_the_callers() -> None:
     assert plan.arena_bytes == 0
     assert plan.place(x).space == "input"
     assert [plan.place(v).space for v in graph.outputs] == ["output", "output"]
-    assert lifetimes(graph, plan.views)[0].first == 0
+    assert lifetimes(plan.steps, plan.views, {})[0].first == 0
 
 
 @pytest.mark.parametrize("name", ["squeezenet", "shufflenet", "inception_v1"])
 def test_arena_is_near_the_lower_bound(name: str) -> None:
     graph = _kernels(import_model(os.fspath(_LIGHT / f"light_{name}.onnx")))
-    plan = plan_memory(graph)
+    plan = check_by_replay(graph)
     assert plan.lower_bound > 0
     assert plan.arena_bytes <= 1.05 * plan.lower_bound
-    _check_by_replay(graph)
 
 
 def test_reshaped_operands_of_a_concat_lie_in_it() -> None:
@@ -157,4 +167,4 @@ def test_reshaped_operands_of_a_concat_lie_in_it() -> None:
     graph = Graph((x,), (emit("transpose", emit("relu", both), perm=(3, 2, 1, 0)),))
     fused = _kernels(graph)
     assert [node.op for node in fused.nodes].count("concat") == 1
-    _check_by_replay(fused)
+    check_by_replay(fused)
