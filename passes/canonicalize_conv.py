@@ -1,4 +1,4 @@
-"""Give one-dimensional convolutions and pooling a second spatial dimension."""
+"""Give one-dimensional convolutions and pooling two spatial dimensions, the long one last."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ def canonicalize_conv(graph: Graph, target: Target) -> Graph:
         %3: float32[1, 8, 1, 50] = conv(%1, %2, strides=[1, 2], …)
         %4: float32[1, 8, 50] = reshape(%3, …)
 
-    The new dimension of extent 1 is the one before the last. Exact.
+    The new dimension of extent 1 is the one before the last; a convolution of columns of width 1 is
+    turned to rows in the same way. Exact.
     """
     return rewrite(graph, RULES)
 
@@ -44,6 +45,19 @@ def _widen(match: Match) -> Value:
     return emit("reshape", wide, shape=node.output.type.shape)
 
 
+def _turn(match: Match) -> Value:
+    node = match.root
+    attrs = {key: value[::-1] if key in _SPATIAL else value for key, value in node.attrs.items()}
+    x, weights = (_turned(value) for value in node.inputs)
+    row = emit("conv", x, weights, **attrs)
+    return emit("reshape", row, shape=node.output.type.shape)
+
+
+def _turned(value: Value) -> Value:
+    first, second, height, width = value.type.shape
+    return emit("reshape", value, shape=(first, second, width, height))
+
+
 def _widen_pool(match: Match) -> Value:
     node = match.root
     attrs = dict(node.attrs)
@@ -58,7 +72,17 @@ def _is_flat(node: Node) -> bool:
     return node.inputs[0].type.rank == 3
 
 
+def _is_column(node: Node) -> bool:
+    """A convolution along H of tensors of width 1: schedules run their tiles along W."""
+    operands = (*node.inputs, node.output)
+    if any(value.type.rank != 4 or value.type.shape[3] != 1 for value in operands):
+        return False
+    padding = (node.attrs["before"][1], node.attrs["after"][1])
+    return padding == (0, 0) and node.inputs[0].type.shape[2] != 1
+
+
 RULES = (
+    Rule("column", op("conv", where=_is_column), _turn),
     Rule("convolution", op(("conv", "conv_transpose"), where=_is_flat), _widen),
     Rule("pooling", op("pool", where=_is_flat), _widen_pool),
 )

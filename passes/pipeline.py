@@ -15,30 +15,39 @@ from planish.passes.canonicalize_conv import canonicalize_conv
 from planish.passes.eliminate_common_subexpressions import eliminate_common_subexpressions
 from planish.passes.fold_batch_norm import fold_batch_norm
 from planish.passes.fold_constants import fold_constants
+from planish.passes.fold_input_scale import fold_input_scale
 from planish.passes.fold_scale import fold_scale
 from planish.passes.fuse import fuse
 from planish.passes.lower_conv_transpose import lower_conv_transpose
 from planish.passes.lower_resize import lower_resize
 from planish.passes.merge_siblings import merge_siblings
 from planish.passes.pass_ import Step
+from planish.passes.recognize_activations import recognize_activations
 from planish.passes.recognize_attention import recognize_attention
 from planish.passes.recognize_norms import recognize_norms
+from planish.passes.recognize_rope import recognize_rope
 from planish.passes.simplify import simplify
+from planish.passes.space_to_depth import space_to_depth
 
 PIPELINE: tuple[Step, ...] = (
     Step(fold_constants, "weights that the model computes become weights"),
     Step(simplify, "what exporters leave behind would hide the patterns of later steps"),
+    Step(recognize_activations, "one op of one operand sinks and fuses where arithmetic forks"),
     Step(recognize_norms, "one kernel for each; softmax before the attention around it"),
+    Step(recognize_rope, "one pass over memory; attention reads through the transposes before it"),
     Step(recognize_attention, "while its products are plain matmuls, its views plain transposes"),
     Step(fold_batch_norm, "a batch norm costs nothing inside the weights before it"),
+    Step(fold_input_scale, "nor does what scales the input of weights; padding is still theirs"),
     Step(fold_scale, "nor does a scale; before convolutions are reshaped apart from theirs"),
     Step(canonicalize_conv, "one rank of convolution and pooling for layouts and schedules"),
     Step(lower_conv_transpose, "schedules know convolutions only"),
+    Step(space_to_depth, "rows of pixels fill the vectors of narrow convolutions, at stride 1"),
     Step(lower_resize, "gathers sink through layouts and fuse; schedules need not know it"),
     Step(fold_constants, "reshaped, flipped and transposed weights"),
     Step(simplify, "the reshapes that the lowerings put between ops"),
     Step(eliminate_common_subexpressions, "once more is equal now than was in the model"),
     Step(merge_siblings, "scales and biases are folded, weights not yet packed"),
+    Step(recognize_rope, "it reads the heads of a merged projection where they lie"),
     Step(recognize_attention, "it reads the slices of a merged projection where they lie"),
     Step(assign_layout, "convolutions reach the roofline in blocked layout only"),
     Step(fold_constants, "operands packed for the layouts"),

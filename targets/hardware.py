@@ -119,7 +119,9 @@ def detect_host() -> Target:
     """
     machine = platform.machine()
     if machine == "x86_64":
-        return host_from(_X86, _x86_host_features(), Path("/sys"), usable_cores())
+        found = _x86_host_features()
+        rate = x86_fma_per_cycle(found, Path("/proc/cpuinfo").read_text())
+        return host_from(_X86, found, Path("/sys"), usable_cores(), rate)
     if machine == "aarch64":
         cpuinfo = Path("/proc/cpuinfo").read_text()
         return host_from(_ARM, _aarch64_features(cpuinfo), Path("/sys"), usable_cores())
@@ -129,7 +131,13 @@ def detect_host() -> Target:
     )
 
 
-def host_from(platform_of: tuple[str, str], found: set[str], sysfs: Path, cores: int) -> Target:
+def host_from(
+    platform_of: tuple[str, str],
+    found: set[str],
+    sysfs: Path,
+    cores: int,
+    fma_per_cycle: int = 2,
+) -> Target:
     """The Target of a machine that has the LLVM features `found` and the caches in `sysfs`."""
     arch, triple = platform_of
     if arch == "x86_64":
@@ -152,6 +160,7 @@ def host_from(platform_of: tuple[str, str], found: set[str], sysfs: Path, cores:
         l3=caches.get(3, 0),
         cores=cores,
         matrix_units=tuple(sorted(found.intersection(X86_MATRIX_UNITS))),
+        fma_per_cycle=fma_per_cycle,
     )
 
 
@@ -159,6 +168,14 @@ def _x86_vector_bytes(found: set[str]) -> int:
     if "avx512f" in found:
         return 64
     return 32 if "avx2" in found else 16
+
+
+def x86_fma_per_cycle(found: set[str], cpuinfo: str) -> int:
+    """Widest multiply-adds a cycle: 2, but 1 on Zen 4, whose units of 256 bits take halves."""
+    fields = dict(line.split(":", 1) for line in cpuinfo.splitlines() if ":" in line)
+    cpu = {key.strip(): value.strip() for key, value in fields.items()}
+    halves = cpu.get("vendor_id") == "AuthenticAMD" and cpu.get("cpu family") == "25"
+    return 1 if halves and "avx512f" in found else 2
 
 
 def _x86_host_features() -> set[str]:

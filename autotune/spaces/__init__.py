@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from planish.autotune.spaces import attention, conv, loops, matmul, pointwise, rows, window
+from planish.autotune.spaces import (
+    attention,
+    conv,
+    loops,
+    matmul,
+    plain_conv,
+    pointwise,
+    rows,
+    window,
+)
 from planish.autotune.spaces.space import Choices, Space, anchor_of
 from planish.ir.extension import custom_op
 from planish.ir.graph import Node
@@ -12,7 +21,7 @@ from planish.ir.ops import op_def
 #: Every space, by name; a tuning log names them.
 SPACES: dict[str, Space] = {
     module.SPACE.name: module.SPACE
-    for module in (pointwise, conv, matmul, rows, window, attention, loops)
+    for module in (pointwise, conv, plain_conv, matmul, rows, window, attention, loops)
 }
 _BY_ANCHOR = {anchor: space for space in SPACES.values() for anchor in space.anchors}
 

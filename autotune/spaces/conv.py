@@ -5,12 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
+from planish.autotune.analytic import Numbers, Work, again_from_l2, reads
 from planish.autotune.spaces.space import (
     Choices,
+    Points,
     Space,
     Steps,
-    is_parallel,
-    padded_share,
+    finishing,
+    moving,
+    partial_sum,
     required_anchor,
     tile_candidates,
 )
@@ -32,54 +37,151 @@ def _may_flatten(kernel: Node) -> bool:
     )
 
 
+def _rows(kernel: Node, choices: Choices) -> int:
+    """Steps along H, or tiles of the image where rows are joined."""
+    if choices["flatten"]:
+        return -(-_columns(kernel, True) // int(choices["ow"]))
+    return required_anchor(kernel).output.type.static_shape[2]
+
+
 def _columns(kernel: Node, flatten: bool) -> int:
     _, _, oh, ow, _ = required_anchor(kernel).output.type.static_shape
     return oh * ow if flatten else ow
 
 
-def accumulators(target: Target, channels: int, columns: int) -> bool:
-    """True if a tile of `columns` by `channels` vectors leaves registers for its operands."""
-    # AVX-512 multiplies straight by a broadcast from memory; others load it into a register.
-    operands = channels + (0 if target.vector_bytes == 64 else 1)
-    return columns * channels + operands <= target.vector_registers - 1
-
-
 def options(kernel: Node, target: Target) -> Mapping[str, tuple[Any, ...]]:
-    """Choices: `flatten`, `oc` (channel blocks in a tile), `ow` (columns in a tile), `parallel`."""
+    """Choices: `flatten`, `oc` (channel blocks in a tile), `ow` (columns in a tile), `outer`
+    (what the outermost loop runs over: channels or pixels), `share` (what cores take of the work:
+    a part of those loops, or of the rows, so that each keeps its part of an image), `chunk`
+    (blocks of input channels in a partial sum), `parallel`.
+    """
     flatten = (True, False) if _may_flatten(kernel) else (False,)
     blocks = required_anchor(kernel).output.type.static_shape[1]
     channels = tuple(u for u in (1, 2, 3, 4) if blocks % u == 0) if _is_dense(kernel) else (1,)
     columns = tile_candidates(_columns(kernel, flatten[0]), target.vector_registers - 3)
-    return {"flatten": flatten, "oc": channels, "ow": columns, "parallel": (False, True)}
-
-
-def pick(kernel: Node, target: Target) -> Choices:
-    """The tile with the least wasted work, then the fewest loads for each multiply-add."""
-    choices = options(kernel, target)
-    flatten = choices["flatten"][0]
-    extent = _columns(kernel, flatten)
-    best, chosen = float("inf"), (1, 1)
-    for channels in choices["oc"]:
-        for columns in choices["ow"]:
-            if not accumulators(target, channels, columns):
-                continue
-            cost = _tile_cost(target, extent, channels, columns)
-            if cost < best:
-                best, chosen = cost, (channels, columns)
+    outer = ("channels", "pixels") if _is_dense(kernel) else ("channels",)
     return {
         "flatten": flatten,
-        "oc": chosen[0],
-        "ow": chosen[1],
-        "parallel": is_parallel(kernel, target),
+        "oc": channels,
+        "ow": columns,
+        "outer": outer,
+        "share": ("loops", "rows"),
+        "chunk": (_chunk(kernel),),
+        "parallel": (False, True),
     }
 
 
-def _tile_cost(target: Target, extent: int, channels: int, columns: int) -> float:
-    """Cycles for each useful multiply-add, from waste, loads and the latency of the adders."""
-    tile = channels * columns
-    loads = (channels + columns) / tile  # vectors and broadcasts for each multiply-add
-    latency = max(1.0, 8.0 / tile)  # 4 cycles deep, two a cycle: fewer sums leave adders idle
-    return padded_share(extent, columns) * latency * (1.0 + 0.25 * loads)
+def _chunk(kernel: Node) -> int:
+    """Blocks of input channels in a partial sum; 0 for depthwise kernels, whose sums are short."""
+    if not _is_dense(kernel):
+        return 0
+    _, blocks, kh, kw, inner, _ = required_anchor(kernel).inputs[1].type.static_shape
+    return partial_sum(blocks, kh * kw * inner)
+
+
+def _is_partial(kernel: Node, choices: Choices) -> bool:
+    """True if there is a stage `part`."""
+    blocks = required_anchor(kernel).inputs[1].type.static_shape[1]
+    return _is_dense(kernel) and choices["chunk"] != blocks
+
+
+def _legal(kernel: Node, target: Target, points: Points) -> np.ndarray:
+    """Tiles are no wider than a row, or than the image where rows are joined; rows share evenly."""
+    whole, row = _columns(kernel, True), _columns(kernel, False)
+    flatten, share = points["flatten"], points["share"] == "rows"
+    fits = points["ow"] <= np.where(flatten, whole, row)
+    rows = np.where(flatten, -(-whole // points["ow"]), whole // row)
+    return np.asarray(fits & (~share | (points["parallel"] & (rows % target.cores == 0))))
+
+
+def _work(kernel: Node, target: Target, points: Points) -> Work:
+    anchor = required_anchor(kernel)
+    x = anchor.inputs[0].type
+    batch, blocks, height, width, lanes = anchor.output.type.static_shape
+    flatten, columns, channels = points["flatten"], points["ow"], points["oc"]
+    pixels = batch * np.where(flatten, 1, height)
+    pixels = pixels * -(-np.where(flatten, height * width, width) // columns)
+    again = blocks // channels
+    tiles = pixels * again
+    moved = moving(kernel, target)
+    if _is_dense(kernel):
+        step = _dense_step(anchor, channels, columns, target)
+        l2, l3 = _dense_reads(anchor, target, points, pixels)
+    else:
+        step = _taps(anchor, columns)
+        l2, l3 = reads(target, x.nbytes, np.ones(len(tiles)))
+    return Work(
+        **step,
+        tiles=tiles,
+        finish=columns * channels * finishing(kernel),
+        l2=l2 + moved[0],
+        l3=l3 + moved[1],
+        dram=0.0,
+        shares=tiles,
+        parallel=points["parallel"],
+        vector_bytes=lanes * x.dtype.itemsize,
+        **_sharing(kernel, points),
+    )
+
+
+def _sharing(kernel: Node, points: Points) -> dict[str, Numbers]:
+    """Bytes that a core reads of what others made or need too.
+
+    The kernel before is taken to have shared its rows. Cores that share channels then read all of
+    the input, and those that share rows all of the weights.
+    """
+    x, w = (value.type for value in required_anchor(kernel).inputs[:2])
+    rows = (points["share"] == "rows") | (points["outer"] == "pixels")
+    if not _is_dense(kernel):
+        return {"foreign": np.where(rows, 0.0, x.nbytes / 2), "common": 0.0}
+    return {
+        "foreign": np.where(rows, 0.0, float(x.nbytes)),
+        "common": np.where(rows, float(w.nbytes), 0.0),
+    }
+
+
+def _dense_reads(
+    anchor: Node, target: Target, points: Points, pixels: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Bytes from L2 and L3: what the inner loop runs over is read again for each outer step."""
+    x, w = (value.type for value in anchor.inputs[:2])
+    again = anchor.output.type.static_shape[1] // points["oc"]
+    by_channels = points["outer"] == "channels"
+    input_l2, input_l3 = reads(target, x.nbytes, np.where(by_channels, again, 1))
+    weight_l2, weight_l3 = reads(target, w.nbytes, np.where(by_channels, 1, pixels))
+    panel = w.nbytes / again
+    rows, columns = w.static_shape[2], points["ow"] * anchor.attrs["strides"][1]
+    patch = x.nbytes / (x.static_shape[2] * x.static_shape[3]) * rows * columns
+    inner = again_from_l2(target, np.where(by_channels, panel, patch), pixels * again)
+    return input_l2 + weight_l2 + inner, input_l3 + weight_l3
+
+
+def _dense_step(
+    anchor: Node, channels: np.ndarray, columns: np.ndarray, target: Target
+) -> dict[str, Numbers]:
+    """One input channel: each pixel is broadcast to the vectors of channels."""
+    # AVX-512 multiplies straight by a broadcast from memory where only one vector needs it.
+    held = np.where((channels > 1) | (target.vector_bytes < 64), 1, 0)
+    tile, lanes = channels * columns, anchor.output.type.static_shape[4]
+    return {
+        "multiplies": tile,
+        "sums": tile,
+        "loads": channels + columns,
+        "registers": tile + channels + held,
+        "steps": anchor.inputs[1].type.elements // anchor.output.type.static_shape[1] // lanes,
+    }
+
+
+def _taps(anchor: Node, columns: np.ndarray) -> dict[str, Numbers]:
+    """One row of a depthwise kernel: neighbouring pixels share what they read."""
+    taps, step = anchor.inputs[1].type.static_shape[2], anchor.attrs["strides"][1]
+    return {
+        "multiplies": columns * taps,
+        "sums": columns,
+        "loads": columns * min(step, taps) + 2 * taps,
+        "registers": columns + 2 * taps,
+        "steps": anchor.inputs[1].type.static_shape[1],
+    }
 
 
 def _reduction_order(kernel: Node) -> list[str]:
@@ -95,12 +197,21 @@ def _reduction_order(kernel: Node) -> list[str]:
 def directives(kernel: Node, target: Target, choices: Choices) -> Steps:
     """n, oc.o, oh, ow (parallel) | ic, kh, kw, ici | oc.i, ow.i unrolled | oci vector."""
     flatten, dense = choices["flatten"], _is_dense(kernel)
-    lead = ("n", "oc.o", "ow") if flatten else ("n", "oc.o", "oh", "ow")
+    pixels = ("ow",) if flatten else ("oh", "ow")
+    shared: tuple[str, ...] = ()
+    steps: Steps = [("split", "acc", "oc", choices["oc"], "oc.o", "oc.i")]
+    if choices["share"] == "rows":
+        axis, rows = pixels[0], _rows(kernel, choices)
+        steps.append(("split", "acc", axis, rows // target.cores, "core", f"{axis}.c"))
+        pixels, shared = (f"{axis}.c", *pixels[1:]), ("n", "core")
+    lead = ("oc.o", *pixels) if choices["outer"] == "channels" else (*pixels, "oc.o")
+    lead = lead if shared else ("n", *lead)
     reduced = _reduction_order(kernel)
     outer, inner = (reduced, []) if dense else (reduced[:1], reduced[1:])
-    steps: Steps = [
-        ("split", "acc", "oc", choices["oc"], "oc.o", "oc.i"),
-        ("reorder", "acc", (*lead, *outer, "ow.i", "oc.i", *inner, "oci")),
+    tile = ["ow.i", "oc.i", *inner, "oci"]
+    partial = _is_partial(kernel, choices)
+    steps += [
+        ("reorder", "acc", (*shared, *lead, *(["part"] if partial else outer), *tile)),
         ("fuse", "acc", lead, "task"),
         ("reverse_compute_at", "out", "acc", "task"),
         ("set_scope", "acc", "local"),
@@ -108,18 +219,38 @@ def directives(kernel: Node, target: Target, choices: Choices) -> Steps:
         ("unroll", "out", "ow.i"),
         ("unroll", "out", "oc"),
     ]
+    if shared:
+        steps.append(("fuse", "acc", shared, "share"))
     if choices["parallel"]:
-        steps.append(("parallel", "acc", "task"))
-    steps += [("vectorize", "acc", "oci"), ("unroll", "acc", "ow.i"), ("unroll", "acc", "oc.i")]
+        steps.append(("parallel", "acc", "share" if shared else "task"))
+    if partial:
+        steps += [
+            ("compute_at", "part", "acc", "part"),
+            ("set_scope", "part", "local"),
+            ("reorder", "part", (*reduced, "ow.i", "oc", "oci")),
+            *_unrolled("part", "oc"),
+            ("decompose_reduction", "part", reduced[0]),
+            *_unrolled("part.init", "oc"),
+        ]
+    steps += _unrolled("acc", "oc.i")
     if not dense:
         steps.append(("unroll", "acc", "kw"))  # neighbouring columns share their loads
-    steps.append(("decompose_reduction", "acc", reduced[0]))
-    steps += [
-        ("vectorize", "acc.init", "oci"),
-        ("unroll", "acc.init", "ow.i"),
-        ("unroll", "acc.init", "oc.i"),
-    ]
-    return steps
+    steps.append(("decompose_reduction", "acc", "part" if partial else reduced[0]))
+    return [*steps, *_unrolled("acc.init", "oc.i")]
 
 
-SPACE = Space("conv", ("blocked_conv", "blocked_depthwise_conv"), options, pick, directives)
+def _unrolled(stage: str, channels: str) -> Steps:
+    """A register tile: vectors along the block of channels, all else written out."""
+    return [("vectorize", stage, "oci"), ("unroll", stage, "ow.i"), ("unroll", stage, channels)]
+
+
+SPACE = Space(
+    "conv",
+    ("blocked_conv", "blocked_depthwise_conv"),
+    options,
+    None,
+    directives,
+    version=2,
+    legal=_legal,
+    work=_work,
+)

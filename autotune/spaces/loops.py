@@ -1,4 +1,4 @@
-"""Kernels without directives: emitted TensorIR, and reductions to an index."""
+"""Kernels without directives: emitted TensorIR."""
 
 from __future__ import annotations
 
@@ -30,4 +30,4 @@ def directives(kernel: Node, target: Target, choices: Choices) -> Steps:
     return []
 
 
-SPACE = Space("loops", ("arg_max", "arg_min"), options, pick, directives)
+SPACE = Space("loops", (), options, pick, directives)

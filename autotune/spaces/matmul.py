@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from planish.autotune.spaces.conv import accumulators
+import numpy as np
+
+from planish.autotune.analytic import Work, again_from_l2, reads
 from planish.autotune.spaces.space import (
     Choices,
+    Points,
     Space,
     Steps,
-    is_parallel,
-    padded_share,
+    finishing,
+    moving,
+    partial_sum,
     required_anchor,
     tile_candidates,
     widest_vector,
@@ -32,67 +36,105 @@ def _panel(kernel: Node, target: Target) -> tuple[int, ...]:
 
 
 def options(kernel: Node, target: Target) -> Mapping[str, tuple[Any, ...]]:
-    """Choices: `m` (rows of a tile), `n` (columns of a tile), `vector` (lanes), `parallel`."""
+    """Choices: `m` (rows of a tile), `n` (columns of a tile), `vector` (lanes), `outer` (what the
+    outermost loop runs over: columns or rows), `chunk` (products of a partial sum), `parallel`.
+    """
     rows = required_anchor(kernel).output.type.static_shape[-2]
     lanes = target.lanes(required_anchor(kernel).output.type.dtype.itemsize)
     return {
         "m": tile_candidates(rows, target.vector_registers - 3),
         "n": _panel(kernel, target),
         "vector": tuple(v for v in (1, 2, 4, 8, 16) if v <= lanes),
+        "outer": ("columns", "rows"),
+        "chunk": (partial_sum(required_anchor(kernel).inputs[0].type.static_shape[-1], 1),),
         "parallel": (False, True),
     }
 
 
-def pick(kernel: Node, target: Target) -> Choices:
-    """The tile with the least waste and the fewest loads that fits the registers."""
-    choices = options(kernel, target)
+def _legal(kernel: Node, target: Target, points: Points) -> np.ndarray:
+    """Columns of a tile are whole vectors."""
+    return np.asarray(points["n"] % points["vector"] == 0)
+
+
+def _work(kernel: Node, target: Target, points: Points) -> Work:
     anchor = required_anchor(kernel)
-    rows = anchor.output.type.static_shape[-2]
-    lanes = target.lanes(anchor.output.type.dtype.itemsize)
-    best, chosen = float("inf"), (1, choices["n"][0])
-    for width in choices["n"]:
-        count = -(-width // lanes)
-        for m in choices["m"]:
-            if not accumulators(target, count, m) and m > 1:
-                continue
-            tile = m * count
-            cost = padded_share(rows, m) * max(1.0, 8.0 / tile) * (1 + 0.25 * (m + count) / tile)
-            if cost < best:
-                best, chosen = cost, (m, width)
-    return {
-        "m": chosen[0],
-        "n": chosen[1],
-        "vector": widest_vector(chosen[1], lanes),
-        "parallel": is_parallel(kernel, target),
-    }
+    a, b, out = (value.type for value in (*anchor.inputs[:2], anchor.output))
+    depth, size = a.static_shape[-1], out.dtype.itemsize
+    rows, columns = out.static_shape[-2:]
+    batch = out.elements // (rows * columns)
+    down, across = -(-rows // points["m"]), -(-columns // points["n"])
+    vectors = points["n"] // points["vector"]
+    sums = points["m"] * vectors
+    by_columns = points["outer"] == "columns"
+    left_l2, left_l3 = reads(target, a.nbytes / batch, np.where(by_columns, across, 1))
+    right_l2, right_l3 = reads(target, b.nbytes / batch, np.where(by_columns, 1, down))
+    tile = np.where(by_columns, points["n"], points["m"]) * depth * size
+    inner = again_from_l2(target, tile, down * across)
+    tiles = batch * down * across
+    moved = moving(kernel, target)
+    return Work(
+        multiplies=sums,
+        sums=sums,
+        loads=points["m"] + vectors,
+        registers=sums + vectors + np.where((vectors > 1) | (target.vector_bytes < 64), 1, 0),
+        steps=depth,
+        tiles=tiles,
+        finish=sums * finishing(kernel),
+        l2=batch * (left_l2 + right_l2 + inner) + moved[0],
+        l3=batch * (left_l3 + right_l3) + moved[1],
+        dram=0.0,
+        shares=tiles,
+        parallel=points["parallel"],
+        vector_bytes=points["vector"] * size,
+    )
 
 
 def directives(kernel: Node, target: Target, choices: Choices) -> Steps:
     """b.., n.o, m (parallel) | k | m.i, n.u unrolled | n.v vector."""
     batch = [f"b{d}" for d in range(required_anchor(kernel).output.type.rank - 2)]
-    lead = (*batch, "n.o", "m")
+    tiles = ("n.o", "m") if choices["outer"] == "columns" else ("m", "n.o")
+    lead = (*batch, *tiles)
+    partial = choices["chunk"] != required_anchor(kernel).inputs[0].type.static_shape[-1]
+    reduced = "part" if partial else "k"
     steps: Steps = [
         ("split", "acc", "n", choices["n"], "n.o", "n.i"),
         ("split", "acc", "n.i", choices["vector"], "n.u", "n.v"),
-        ("reorder", "acc", (*lead, "k", "m.i", "n.u", "n.v")),
+        ("reorder", "acc", (*lead, reduced, "m.i", "n.u", "n.v")),
         ("fuse", "acc", lead, "task"),
         ("reverse_compute_at", "out", "acc", "task"),
         ("set_scope", "acc", "local"),
         ("split", "out", "n", choices["vector"], "n.u", "n.v"),
-        ("unroll", "out", "n.u"),
-        ("unroll", "out", "m.i"),
+        *_unrolled("out", choices),
     ]
     if choices["parallel"]:
         steps.append(("parallel", "acc", "task"))
-    vector = choices["vector"] > 1
-    for stage in ("out", "acc", "acc.init"):
-        if stage == "acc.init":
-            steps.append(("decompose_reduction", "acc", "k"))
-        if stage != "out":
-            steps += [("unroll", stage, "m.i"), ("unroll", stage, "n.u")]
-        if vector:
-            steps.append(("vectorize", stage, "n.v"))
-    return steps
+    if partial:
+        steps += [
+            ("compute_at", "part", "acc", "part"),
+            ("set_scope", "part", "local"),
+            ("split", "part", "n", choices["vector"], "n.u", "n.v"),
+            ("reorder", "part", ("k", "m.i", "n.u", "n.v")),
+            *_unrolled("part", choices),
+            ("decompose_reduction", "part", "k"),
+            *_unrolled("part.init", choices),
+        ]
+    steps += [*_unrolled("acc", choices), ("decompose_reduction", "acc", reduced)]
+    return [*steps, *_unrolled("acc.init", choices)]
 
 
-SPACE = Space("matmul", ("matmul", "packed_matmul"), options, pick, directives)
+def _unrolled(stage: str, choices: Choices) -> Steps:
+    """A register tile: vectors along the columns, all else written out."""
+    steps: Steps = [("unroll", stage, "m.i"), ("unroll", stage, "n.u")]
+    return [*steps, ("vectorize", stage, "n.v")] if choices["vector"] > 1 else steps
+
+
+SPACE = Space(
+    "matmul",
+    ("matmul", "packed_matmul"),
+    options,
+    None,
+    directives,
+    version=2,
+    legal=_legal,
+    work=_work,
+)

@@ -1,4 +1,7 @@
-"""Kernels of element-wise ops and movement: flat or row loops, vector innermost."""
+"""Kernels of element-wise ops and movement: flat or row loops, vector innermost.
+
+Where a kernel only permutes and source and result have other innermost dimensions: register tiles.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ from planish.ir.op import OpKind
 from planish.ir.ops import op_def
 from planish.ir.target import Target
 from planish.passes.fuse import inner_root, is_padded
+from planish.passes.local.permutation import permutation, turned
 
 #: Movement ops that choose between sources by index: a vector of them would become lane by lane
 #: code, while LLVM unrolls the scalar loop well.
@@ -62,15 +66,31 @@ def _lanes(kernel: Node, target: Target) -> int:
     return target.lanes(max(sizes))
 
 
+def _tiles(kernel: Node, target: Target) -> tuple[int, ...]:
+    """Sizes of square register tiles that turn the source's innermost digit; none if none does."""
+    digits = permutation(kernel.regions[0])
+    column = turned(digits) if digits else None
+    if not digits or column is None:
+        return ()
+    most = min(_lanes(kernel, target), column.extent, digits[-1].extent)
+    return tuple(size for size in (4, 8, 16) if size <= most)
+
+
 def options(kernel: Node, target: Target) -> Mapping[str, tuple[Any, ...]]:
-    """Choices: `flat` (one loop), `vector` (lanes), `parallel`."""
+    """Choices: `flat` (one loop), `vector` (lanes), `tile` (0, or the size of register tiles, which
+    take the place of both), `parallel`."""
     lanes = _lanes(kernel, target)
     vectors = tuple(v for v in (1, 4, 8, 16, 32) if v <= 2 * lanes)
-    return {"flat": (False, True), "vector": vectors, "parallel": (False, True)}
+    return {
+        "flat": (False, True),
+        "vector": vectors,
+        "tile": (0, *_tiles(kernel, target)),
+        "parallel": (False, True),
+    }
 
 
 def pick(kernel: Node, target: Target) -> Choices:
-    """Flat where possible; the widest vector that leaves no tail."""
+    """Register tiles or flat where possible; the widest vector that leaves no tail."""
     shape = inner_root(kernel.regions[0]).type.static_shape
     flat = _is_flat(kernel)
     vector = 1
@@ -78,11 +98,18 @@ def pick(kernel: Node, target: Target) -> Choices:
         vector = widest_vector(kernel.output.type.elements, _lanes(kernel, target))
     elif shape and _is_vectorizable(kernel):
         vector = widest_vector(shape[_innermost(kernel)], _lanes(kernel, target))
-    return {"flat": flat, "vector": vector, "parallel": is_parallel(kernel, target)}
+    return {
+        "flat": flat,
+        "vector": vector,
+        "tile": max(_tiles(kernel, target), default=0),
+        "parallel": is_parallel(kernel, target),
+    }
 
 
 def directives(kernel: Node, target: Target, choices: Choices) -> Steps:
     """out: (all but the last axis) parallel | last axis in vectors; trailing ones left out."""
+    if choices["tile"]:
+        return []
     rank = max(1, kernel.output.type.rank)
     axes = tuple(f"d{i}" for i in range(rank if choices["flat"] else _innermost(kernel) + 1))
     steps: Steps = []
@@ -104,4 +131,9 @@ def directives(kernel: Node, target: Target, choices: Choices) -> Steps:
     return steps
 
 
-SPACE = Space("pointwise", (), options, pick, directives)
+def emitter(choices: Choices) -> str | None:
+    """Register tiles are written by an emitter."""
+    return "permute" if choices["tile"] else None
+
+
+SPACE = Space("pointwise", (), options, pick, directives, version=2, emitter=emitter)

@@ -17,8 +17,10 @@ from planish.autotune.spaces.space import (
 from planish.ir.graph import Node
 from planish.ir.target import Target
 from planish.passes.fuse import inner_root
+from planish.passes.local.stages import fold_widths
 
 _NORMS = ("layer_norm", "rms_norm")
+_ARGS = ("arg_max", "arg_min")
 
 
 def _rows(kernel: Node) -> tuple[tuple[int, ...], int, bool]:
@@ -28,12 +30,18 @@ def _rows(kernel: Node) -> tuple[tuple[int, ...], int, bool]:
     if anchor.op in _NORMS:
         axis = anchor.attrs["axis"] % len(shape)
         return shape[:axis], math.prod(shape[axis:]), True
-    if "softmax" in anchor.op:
+    if "softmax" in anchor.op or anchor.op in _ARGS:
         axis = anchor.attrs["axis"] % len(shape)
         return (*shape[:axis], *shape[axis + 1 :]), shape[axis], axis == len(shape) - 1
     axes = anchor.attrs["axes"]
     outer = tuple(n for d, n in enumerate(shape) if d not in axes)
     return outer, math.prod(shape[d] for d in axes), True
+
+
+def _leaves_one(kernel: Node) -> bool:
+    """True if a row of the input becomes one element of the output."""
+    anchor = required_anchor(kernel)
+    return anchor.op.startswith("reduce") or (anchor.op in _ARGS and _rows(kernel)[2])
 
 
 def has_rows(kernel: Node) -> bool:
@@ -50,27 +58,32 @@ def options(kernel: Node, target: Target) -> Mapping[str, tuple[Any, ...]]:
     return {
         "rows": (True,),
         "lanes": (1, lanes, 2 * lanes, 4 * lanes),
-        # A reduction leaves one element of a row: no row of the output to take in vectors.
-        "vector": (1,) if anchor.op.startswith("reduce") else (1, lanes),
+        "vector": (1,) if _leaves_one(kernel) else (1, lanes),
         "parallel": (False, True),
     }
 
 
 def pick(kernel: Node, target: Target) -> Choices:
-    """Two vectors of partial results hide the latency of the adder."""
+    """As many partial results as hide the latency of the adder and leave a short tail."""
     lanes = target.lanes(required_anchor(kernel).inputs[0].type.dtype.itemsize)
     _, length, contiguous = _rows(kernel)
-    count = next((c for c in (2 * lanes, lanes) if length >= 2 * c), 1) if contiguous else 1
+    counts = [c for c in (lanes, 2 * lanes, 4 * lanes) if length >= 2 * c] if contiguous else []
     shape = inner_root(kernel.regions[0]).type.static_shape
     vector = 1
-    if not required_anchor(kernel).op.startswith("reduce") and shape:
-        vector = widest_vector(shape[-1], lanes) if contiguous else 1
+    if not _leaves_one(kernel) and shape:
+        vector = widest_vector(shape[-1], lanes)
     return {
         "rows": True,
-        "lanes": count,
+        "lanes": min(counts, key=lambda count: _row_cycles(length, count, lanes), default=1),
         "vector": vector,
         "parallel": is_parallel(kernel, target),
     }
+
+
+def _row_cycles(length: int, count: int, lanes: int) -> float:
+    """Cycles for the sum of a row: an adder takes four, two vectors are loaded a cycle."""
+    body = length // count * max(4.0, count / lanes / 2)
+    return body + 4 * (length % count) + 8 * len(fold_widths(count))
 
 
 def _stages(kernel: Node, lanes: int, length: int) -> list[str]:
@@ -79,9 +92,9 @@ def _stages(kernel: Node, lanes: int, length: int) -> list[str]:
     def reduction(name: str) -> list[str]:
         if lanes <= 1 or length < 2 * lanes:
             return [name]
-        if length % lanes == 0:
-            return [name, f"{name}_part"]
-        return [name, f"{name}_lanes", f"{name}_tail", f"{name}_part"]
+        folds = [f"{name}_{width}" for width in reversed(fold_widths(lanes))]
+        ends = [] if length % lanes == 0 else [f"{name}_lanes", f"{name}_tail"]
+        return [name, *ends, *folds, f"{name}_part"]
 
     op = required_anchor(kernel).op
     if op == "layer_norm":
@@ -92,15 +105,19 @@ def _stages(kernel: Node, lanes: int, length: int) -> list[str]:
         return [*reduction("sum"), "exp", *reduction("max")]
     if op == "log_softmax":
         return [*reduction("sum"), *reduction("max")]
+    if op in _ARGS:
+        return [*reduction("acc"), *reduction("best")]
     return reduction("acc")
 
 
 def directives(kernel: Node, target: Target, choices: Choices) -> Steps:
     """row (parallel) | each stage in turn, partial results in vectors | out in vectors."""
     outer, length, contiguous = _rows(kernel)
+    if not contiguous:
+        return _columns(kernel, choices)
     out_rank = max(1, kernel.output.type.rank)
     anchor = required_anchor(kernel)
-    if anchor.op.startswith("reduce"):
+    if _leaves_one(kernel):
         lead = [f"d{i}" for i in range(out_rank)]
     elif anchor.op in _NORMS:
         lead = [f"d{i}" for i in range(len(outer))]
@@ -108,15 +125,8 @@ def directives(kernel: Node, target: Target, choices: Choices) -> Steps:
         lead = [f"d{i}" for i in range(anchor.attrs["axis"] % out_rank)]
     if not lead:
         return []
-    steps: Steps = []
-    row = lead[0]
-    if len(lead) > 1:
-        row = "row"
-        steps.append(("fuse", "out", tuple(lead), row))
-    if choices["parallel"]:
-        steps.append(("parallel", "out", row))
     stages = _stages(kernel, choices["lanes"], length)
-    steps += [("compute_at", stage, "out", row) for stage in stages]
+    steps = _under_rows(lead, stages, choices["parallel"])
     for stage in stages:
         if stage.endswith("_part"):
             steps += [
@@ -125,7 +135,9 @@ def directives(kernel: Node, target: Target, choices: Choices) -> Steps:
                 ("decompose_reduction", stage, "ko"),
                 ("vectorize", f"{stage}.init", "lane"),
             ]
-    if contiguous and choices["vector"] > 1:
+        elif stage.rpartition("_")[2].isdigit():
+            steps.append(("vectorize", stage, "lane"))
+    if choices["vector"] > 1:
         last = f"d{out_rank - 1}"
         steps += [
             ("split", "out", last, choices["vector"], f"{last}.o", f"{last}.v"),
@@ -136,6 +148,48 @@ def directives(kernel: Node, target: Target, choices: Choices) -> Steps:
                 ("split", "exp", "k", choices["vector"], "k.o", "k.v"),
                 ("vectorize", "exp", "k.v"),
             ]
+    return steps
+
+
+def _under_rows(lead: list[str], stages: list[str], parallel: bool) -> Steps:
+    """The loops `lead` of `out` as one, and the stages, last first, under it."""
+    steps: Steps = []
+    row = lead[0]
+    if len(lead) > 1:
+        row = "row"
+        steps.append(("fuse", "out", tuple(lead), row))
+    if parallel:
+        steps.append(("parallel", "out", row))
+    return steps + [("compute_at", stage, "out", row) for stage in stages]
+
+
+def _columns(kernel: Node, choices: Choices) -> Steps:
+    """Rows that are columns in memory: row.. (parallel) | each stage: k | vector of columns."""
+    anchor, outer = required_anchor(kernel), _rows(kernel)[0]
+    rank, vector = kernel.output.type.rank, choices["vector"]
+    last = f"d{rank - 1}"
+    # Of softmax the whole column is computed under one iteration of the loops before.
+    within = [f"d{anchor.attrs['axis'] % rank}"] if "softmax" in anchor.op else []
+    lead = [f"d{i}" for i in range(rank - 1) if f"d{i}" not in within]
+    steps: Steps = []
+    if vector > 1:
+        steps.append(("split", "out", last, vector, f"{last}.o", f"{last}.v"))
+        lead.append(f"{last}.o")
+        steps.append(("reorder", "out", (*lead, *within, f"{last}.v")))
+    else:
+        lead.append(last)
+        steps.append(("reorder", "out", (*lead, *within)))
+    stages = _stages(kernel, 1, 1)
+    steps += _under_rows(lead, stages, choices["parallel"])
+    if vector == 1:
+        return steps
+    steps.append(("vectorize", "out", f"{last}.v"))
+    column = f"d{len(outer) - 1}"  # the last of a stage's axes beside k
+    for stage in stages:
+        steps += [("reorder", stage, ("k", column)), ("vectorize", stage, column)]
+        if stage != "exp":
+            steps.append(("decompose_reduction", stage, "k"))
+            steps.append(("vectorize", f"{stage}.init", column))
     return steps
 
 
@@ -150,8 +204,10 @@ SPACE = Space(
         "softmax",
         "log_softmax",
         *_NORMS,
+        *_ARGS,
     ),
     options,
     pick,
     directives,
+    version=2,
 )

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
+from planish.autotune.analytic import Work, cycles, reads
 from planish.ir.cost import node_cost
 from planish.ir.errors import ScheduleError
 from planish.ir.graph import Node
@@ -17,6 +21,8 @@ from planish.ir.target import Target
 
 Choices = dict[str, Any]
 Steps = list[tuple[Any, ...]]
+#: Many points of a space: for each choice an array of values, one a point.
+Points = Mapping[str, np.ndarray]
 
 #: Elements (or flops / 16) below which waking a second thread costs more than it saves.
 PARALLEL_WORK = 16384
@@ -27,19 +33,73 @@ class Space:
     """A family of schedules for kernels around certain anchor ops.
 
     `options` gives for a kernel and target the values that each choice may take (the tuner's
-    search space); `pick` the analytic default among them; `directives` the schedule of a point.
+    search space); `directives` the schedule of a point. `legal` tells which points can be built
+    (all where it is None). The pick is the point whose `work` the analytic model takes to be the
+    quickest, or `default`'s for a space without model.
+    `version` counts up whenever a point comes to mean another schedule: what a tuning log holds of
+    older versions is then no longer applied. `emitter` names the writer of the kernel at a point
+    for which there are no directives.
     """
 
     name: str
     anchors: tuple[str, ...]
     options: Callable[[Node, Target], Mapping[str, tuple[Any, ...]]]
-    pick: Callable[[Node, Target], Choices]
+    default: Callable[[Node, Target], Choices] | None
     directives: Callable[[Node, Target, Choices], Steps]
+    version: int = 1
+    emitter: Callable[[Choices], str | None] = lambda choices: None
+    legal: Callable[[Node, Target, Points], np.ndarray] | None = None
+    work: Callable[[Node, Target, Points], Work] | None = None
+
+    def pick(self, kernel: Node, target: Target) -> Choices:
+        """The choices to use where nothing was measured."""
+        if self.default is not None:
+            return self.default(kernel, target)
+        return self.ranked(kernel, target)[0]
+
+    def points(self, kernel: Node, target: Target) -> Points:
+        """All legal points, as arrays of one length."""
+        options = self.options(kernel, target)
+        grid = np.meshgrid(*(np.asarray(values) for values in options.values()), indexing="ij")
+        points = {name: axis.reshape(-1) for name, axis in zip(options, grid)}
+        if self.legal is None:
+            return points
+        kept = self.legal(kernel, target, points)
+        return {name: values[kept] for name, values in points.items()}
+
+    def ranked(self, kernel: Node, target: Target) -> list[Choices]:
+        """All legal points, those first that the analytic model takes to be fast."""
+        if self.work is None:
+            return self._picked_first(kernel, target)
+        points = self.points(kernel, target)
+        order = np.argsort(cycles(self.work(kernel, target, points), target), kind="stable")
+        columns = [points[name][order].tolist() for name in points]
+        return [dict(zip(points, values)) for values in zip(*columns)]
+
+    def _picked_first(self, kernel: Node, target: Target) -> list[Choices]:
+        """The pick, then the points that differ from it in fewer choices before others."""
+        first, options = self.pick(kernel, target), self.options(kernel, target)
+        every = [dict(zip(options, values)) for values in itertools.product(*options.values())]
+        return sorted(every, key=lambda point: sum(point[name] != first[name] for name in first))
 
     def schedule(self, kernel: Node, target: Target, choices: Choices | None = None) -> Schedule:
         """The schedule of `choices`, by default of the analytic pick."""
         point = self.pick(kernel, target) if choices is None else choices
-        return Schedule.of(self.name, point.items(), self.directives(kernel, target, point))
+        steps = self.directives(kernel, target, point)
+        return Schedule.of(self.name, point.items(), steps, self.emitter(point))
+
+
+def finishing(kernel: Node) -> int:
+    """Vector instructions for each result: the epilogue, its operands and the store."""
+    body = kernel.regions[0]
+    return len(body.nodes) + len(body.inputs) - 2
+
+
+def moving(kernel: Node, target: Target) -> tuple[np.ndarray, np.ndarray]:
+    """Bytes of L2 and of L3 that the result and the operands of the epilogue take."""
+    size = kernel.output.type.nbytes
+    others = sum(min(value.type.nbytes, size) for value in kernel.inputs[2:])
+    return reads(target, size + others, 1)
 
 
 def anchor_of(kernel: Node) -> Node | None:
@@ -67,6 +127,17 @@ def is_parallel(kernel: Node, target: Target) -> bool:
 def widest_vector(extent: int, lanes: int) -> int:
     """The widest power-of-two vector of at most `lanes` that divides `extent`; 1 if none does."""
     return math.gcd(extent, lanes) if math.gcd(extent, lanes) >= 4 or lanes < 4 else 1
+
+
+def partial_sum(steps: int, length: int) -> int:
+    """Steps of a partial sum, a divisor of `steps`, where each step adds `length` products.
+
+    Errors of a sum in one register grow with its length, so partial sums have about 256 products
+    at most. This is no choice of a tuner's: a longer sum would be faster, and less exact.
+    """
+    fitting = [size for size in range(1, steps + 1) if steps % size == 0 and size * length <= 288]
+    best = max(fitting, default=1)
+    return best if best * length >= 32 or best == steps else steps
 
 
 def tile_candidates(extent: int, most: int) -> tuple[int, ...]:

@@ -167,8 +167,14 @@ def _vectorize(nest: LoopNest, name: str, axis: str) -> LoopNest:
     stage = nest.stage(name)
     loop = _serial(stage, axis, "vectorized")
     _require(not loop.reduced, f"'{axis}' is a reduction loop: its iterations add to one element")
-    innermost = stage.axes[-1]
-    _require(axis == innermost, f"'{axis}' is not the innermost loop, which is '{innermost}'")
+    innermost = next(
+        (loop.name for loop in reversed(stage.loops) if loop.extent > 1), stage.axes[-1]
+    )
+    inside = stage.loops[stage.axes.index(axis) + 1 :]
+    _require(
+        all(inner.extent == 1 for inner in inside),
+        f"'{axis}' is not the innermost loop, which is '{innermost}'",
+    )
     _require_alone(nest, name, axis)
     _require_not_begun_apart(nest, stage, axis)
     return _marked(nest, stage, axis, "vectorized")
@@ -206,6 +212,7 @@ def _inline(nest: LoopNest, name: str) -> LoopNest:
     _require_undecomposed(nest)
     _require(bool(nest.readers(name)), f"no stage reads '{name}'")
     _require(not any(loop.reduced for loop in stage.loops), f"'{name}' is a reduction")
+    _require("lane" not in stage.axes, f"'{name}' has partial results, each of them read once more")
     _require(stage.begun and stage.place is None, f"the loops of '{name}' are scheduled already")
     for axis in stage.axes:
         _require_alone(nest, name, axis)

@@ -176,22 +176,31 @@ def _contraction(
     shape: Sequence[int],
     over: Sequence[tuple[str, int]],
     tiles: _Tiles | None = None,
+    *,
     flatten: bool = False,
+    chunk: int = 0,
 ) -> _Anchored:
+    """Stage `acc`, with `chunk` after partial sums of so many steps of the first reduced axis."""
     extents = shape if tiles is None else tiles.tiled(shape)
-    acc = _stage("acc", extents, over, axes)
-    return _Anchored((acc,), {"acc": {a: i for i, a in enumerate(axes)}}, tiles, flatten)
+    positions = {"acc": {a: i for i, a in enumerate(axes)}}
+    (first, steps), *others = over
+    if chunk in (0, steps):
+        return _Anchored((_stage("acc", extents, over, axes),), positions, tiles, flatten)
+    count, named = steps // chunk, ("part", *axes)
+    part = _stage("part", (count, *extents), [(first, chunk), *others], named)
+    acc = _stage("acc", extents, [("part", count)], axes, {"part": {a: a for a in named}})
+    return _Anchored((part, acc), positions, tiles, flatten)
 
 
 def _blocked_conv(node: Node, plan: Schedule) -> _Anchored:
     n, oc, oh, ow, oci = node.output.type.static_shape
     ic, kh, kw, ici = node.inputs[1].type.static_shape[1:5]
     over = [("ic", ic), ("kh", kh), ("kw", kw), ("ici", ici)]
-    tile = int(plan.choice("ow"))
+    tile, chunk = int(plan.choice("ow")), int(plan.choice("chunk"))
     if plan.choice("flatten"):
-        flat = tuple(axis for axis in _BLOCKED if axis != "oh")
-        return _contraction(flat, (n, oc, oh * ow, oci), over, _Tiles(2, tile), flatten=True)
-    return _contraction(_BLOCKED, (n, oc, oh, ow, oci), over, _Tiles(3, tile))
+        flat, shape = tuple(a for a in _BLOCKED if a != "oh"), (n, oc, oh * ow, oci)
+        return _contraction(flat, shape, over, _Tiles(2, tile), flatten=True, chunk=chunk)
+    return _contraction(_BLOCKED, (n, oc, oh, ow, oci), over, _Tiles(3, tile), chunk=chunk)
 
 
 def _blocked_depthwise_conv(node: Node, plan: Schedule) -> _Anchored:
@@ -203,9 +212,10 @@ def _blocked_depthwise_conv(node: Node, plan: Schedule) -> _Anchored:
 
 def _conv(node: Node, plan: Schedule) -> _Anchored:
     shape, window = node.output.type.static_shape, node.inputs[1].type.static_shape[1:]
-    axes = ("n", "oc", *(f"o{d}" for d in range(len(shape) - 2)))
+    axes = ("n", "oc", *(f"o{d}" for d in range(len(shape) - 3)), "ow", "ow.i")
     names = ("ic", *(f"k{d}" for d in range(len(shape) - 2)))
-    return _contraction(axes, shape, [*zip(names, window)])
+    tiles = _Tiles(len(shape) - 1, int(plan.choice("ow")))
+    return _contraction(axes, shape, [*zip(names, window)], tiles)
 
 
 def _matmul(node: Node, plan: Schedule) -> _Anchored:
@@ -214,10 +224,22 @@ def _matmul(node: Node, plan: Schedule) -> _Anchored:
     axes = (*(f"b{d}" for d in range(len(shape) - 2)), "m", "m.i", "n")
     tiles = _Tiles(len(shape) - 2, int(plan.choice("m")))
     over = [("k", node.inputs[0].type.static_shape[-1])]
-    return _contraction(axes, (*shape[:-1], columns), over, tiles)
+    return _contraction(axes, (*shape[:-1], columns), over, tiles, chunk=int(plan.choice("chunk")))
 
 
 # --- reductions
+
+
+def fold_widths(lanes: int) -> tuple[int, ...]:
+    """How many partial results are left after each step that joins four (or two) of `lanes` ones.
+
+    The last step leaves one, which is not in the list: 32 partial results → 8, 2.
+    """
+    widths = []
+    while lanes > 4:
+        lanes //= 4
+        widths.append(lanes)
+    return tuple(widths)
 
 
 def _rows(
@@ -237,13 +259,17 @@ def _rows(
     part = _stage(
         f"{name}_part", (*outer, lanes), [("ko", length // lanes)], (*spatial, "lane"), given
     )
-    joined = {part.name: row | {"k": "lane"}}
+    stages, wider = [part], part.name
+    for width in fold_widths(lanes):
+        axes = (*spatial, "lane")
+        stages.append(_stage(f"{name}_{width}", (*outer, width), (), axes, {wider: row}))
+        wider = stages[-1].name
     if length % lanes == 0:
-        return part, _stage(name, outer, [("k", lanes)], reads=joined)
+        return *stages, _stage(name, outer, reads={wider: row})
     tail = _stage(f"{name}_tail", outer, [("k", length % lanes)], reads=given)
-    total = _stage(f"{name}_lanes", outer, [("k", lanes)], reads=joined)
+    total = _stage(f"{name}_lanes", outer, reads={wider: row})
     both = {total.name: row, tail.name: row}
-    return part, tail, total, _stage(name, outer, reads=both)
+    return *stages, tail, total, _stage(name, outer, reads=both)
 
 
 def _reduce(node: Node, plan: Schedule) -> _Anchored:
@@ -257,6 +283,19 @@ def _reduce(node: Node, plan: Schedule) -> _Anchored:
         return _Anchored(stages, {"acc": positions})
     over = [(f"r{i}", shape[d]) for i, d in enumerate(axes)]
     return _Anchored((_stage("acc", outer, over),), {"acc": positions})
+
+
+def _arg_reduce(node: Node, plan: Schedule) -> _Anchored:
+    shape = node.inputs[0].type.static_shape
+    axis = node.attrs["axis"] % len(shape)
+    outer = (*shape[:axis], *shape[axis + 1 :])
+    lanes = int(plan.choice("lanes")) if axis == len(shape) - 1 else 1
+    best = _rows("best", outer, shape[axis], lanes)
+    acc = _rows("acc", outer, shape[axis], lanes, ["best"])
+    shifted = axis if node.attrs["keepdims"] else len(shape)
+    return _Anchored(
+        (*best, *acc), {"acc": {f"d{i}": i + (i >= shifted) for i in range(len(outer))}}
+    )
 
 
 def _pool(node: Node, plan: Schedule) -> _Anchored:
@@ -277,7 +316,8 @@ def _softmax(node: Node, plan: Schedule) -> _Anchored:
         stages = (*top, *_rows("sum", outer, length, lanes, ["max"]))
         return _Anchored(stages, {"max": positions, "sum": positions})
     spatial = _numbered(len(outer))
-    exp = _stage("exp", (*outer, length), (), (*spatial, "k"), {"max": {d: d for d in spatial}})
+    axes = (*spatial[:axis], "k", *spatial[axis:])
+    exp = _stage("exp", shape, (), axes, {"max": {d: d for d in spatial}})
     stages = (*top, exp, *_rows("sum", outer, length, lanes, ["exp"]))
     return _Anchored(stages, {"exp": positions | {"k": axis}, "sum": positions})
 
@@ -309,6 +349,7 @@ _ANCHORED: dict[str, Callable[[Node, Schedule], _Anchored]] = {
     "packed_matmul": _matmul,
     **dict.fromkeys(("reduce_sum", "reduce_mean", "reduce_max", "reduce_min"), _reduce),
     "reduce_prod": _reduce,
+    **dict.fromkeys(("arg_max", "arg_min"), _arg_reduce),
     "pool": _pool,
     "softmax": _softmax,
     "log_softmax": _softmax,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from tvm import te, tirx
 
@@ -24,14 +24,59 @@ def _tiled(stages: Stages, tiling: Tiling, shape: tuple[int, ...], dtype: str, a
     return View(shape, dtype, read)
 
 
+def _summed(
+    stages: Stages,
+    shape: tuple[int, ...],
+    reduced: list[tuple[str, int]],
+    element: Callable[[Indices, Indices], Expr],
+    axes: tuple[str, ...],
+    chunk: int,
+) -> View:
+    """Stage `acc`: sums over `reduced`; in stage `part` of `chunk` steps of the first axis each.
+
+    Rounding errors grow with the length of a sum: adding up partial sums keeps them small.
+    """
+    (first, extent), *others = reduced
+    if chunk == extent:
+        return stages.reduce("acc", shape, reduced, element, te.sum, axes)
+
+    def partial(idx: Indices, r: Indices) -> Expr:
+        return element(idx[1:], (idx[0] * chunk + r[0], *r[1:]))
+
+    count = extent // chunk
+    part = stages.reduce(
+        "part", (count, *shape), [(first, chunk), *others], partial, te.sum, ("part", *axes)
+    )
+
+    def total(idx: Indices, r: Indices) -> Expr:
+        return part.read((r[0], *idx))
+
+    return stages.reduce("acc", shape, [("part", count)], total, te.sum, axes)
+
+
 def blocked_conv(node: Node, inputs: Sequence[View], stages: Stages, schedule: Schedule) -> View:
-    """x[N,I,H,W,i], w[O,I,KH,KW,i,o]; `flatten` (1x1, stride 1): H and W are one axis."""
+    """x[N,g·C/x,H,W,x], w[O,C/i,KH,KW,i,o], i divides x.
+
+    `flatten` (1x1, stride 1): H and W are one axis.
+    """
     x, w = inputs
     n, ob, oh, ow, oci = node.output.type.static_shape
     icb, kh, kw, ici = w.shape[1:5]
     (sh, sw), (dh, dw) = node.attrs["strides"], node.attrs["dilations"]
-    tile = int(schedule.choice("ow"))
+    groups = node.attrs["groups"]
+    tile, chunk = int(schedule.choice("ow")), int(schedule.choice("chunk"))
     reduced = [("ic", icb), ("kh", kh), ("kw", kw), ("ici", ici)]
+
+    def channel(o: Expr, r: Indices) -> tuple[Expr, Expr]:
+        """Block and lane of x: channel `r` of the group that makes block `o` of the result."""
+        block, lane = r[0], r[3]
+        if ici != x.shape[4]:
+            whole = r[0] * ici + r[3]
+            block, lane = tirx.floordiv(whole, x.shape[4]), tirx.floormod(whole, x.shape[4])
+        if groups > 1:
+            block = tirx.floordiv(o, ob // groups) * (x.shape[1] // groups) + block
+        return block, lane
+
     if schedule.choice("flatten"):
         flat = (n, ob, oh * ow, oci)
         tiling = Tiling(2, oh * ow, tile)
@@ -39,20 +84,22 @@ def blocked_conv(node: Node, inputs: Sequence[View], stages: Stages, schedule: S
         def pixel(idx: Indices, r: Indices) -> Expr:
             b, o, p, c = tiling.whole(idx)
             at = (tirx.floordiv(p, ow), tirx.floormod(p, ow))
-            return x.read((b, r[0], *at, r[3])) * w.read((o, *r, c))
+            block, lane = channel(o, r)
+            return x.read((b, block, *at, lane)) * w.read((o, *r, c))
 
         axes = ("n", "oc", "ow", "ow.i", "oci")
-        acc = stages.reduce("acc", tiling.tiled(flat), reduced, pixel, te.sum, axes)
+        acc = _summed(stages, tiling.tiled(flat), reduced, pixel, axes, chunk)
         return _tiled(stages, tiling, flat, x.dtype, acc)
     tiling = Tiling(3, ow, tile)
     shape = (n, ob, oh, ow, oci)
 
     def element(idx: Indices, r: Indices) -> Expr:
         b, o, i, j, c = tiling.whole(idx)
-        at = (b, r[0], i * sh + r[1] * dh, j * sw + r[2] * dw, r[3])
+        block, lane = channel(o, r)
+        at = (b, block, i * sh + r[1] * dh, j * sw + r[2] * dw, lane)
         return x.read(at) * w.read((o, *r, c))
 
-    acc = stages.reduce("acc", tiling.tiled(shape), reduced, element, te.sum, _BLOCKED)
+    acc = _summed(stages, tiling.tiled(shape), reduced, element, _BLOCKED, chunk)
     return _tiled(stages, tiling, shape, x.dtype, acc)
 
 
@@ -78,14 +125,15 @@ def conv(node: Node, inputs: Sequence[View], stages: Stages, schedule: Schedule)
     """x[N,C,*S], w[O,C/g,*K], any rank and groups, zero padding by guards."""
     x, w = inputs
     shape = node.output.type.static_shape
+    tiling = Tiling(len(shape) - 1, shape[-1], int(schedule.choice("ow")))
     a = node.attrs
     per_group = shape[1] // a["groups"]
     channels = w.shape[1]
     dims = range(len(shape) - 2)
     reduced = [("ic", channels), *((f"k{d}", w.shape[2 + d]) for d in dims)]
 
-    def element(idx: Indices, r: Indices) -> Expr:
-        channel = r[0]
+    def element(tiled: Indices, r: Indices) -> Expr:
+        idx, channel = tiling.whole(tiled), r[0]
         if a["groups"] > 1:
             channel = tirx.floordiv(idx[1], per_group) * channels + r[0]
         at, inside = [], []
@@ -102,8 +150,9 @@ def conv(node: Node, inputs: Sequence[View], stages: Stages, schedule: Schedule)
             value = tirx.if_then_else(guard, value, const(0, x.dtype))
         return value * w.read((idx[1], *r))
 
-    axes = ("n", "oc", *(f"o{d}" for d in dims))
-    return stages.reduce("acc", shape, reduced, element, te.sum, axes)
+    axes = ("n", "oc", *(f"o{d}" for d in dims[:-1]), "ow", "ow.i")
+    acc = stages.reduce("acc", tiling.tiled(shape), reduced, element, te.sum, axes)
+    return _tiled(stages, tiling, shape, x.dtype, acc)
 
 
 def _batch(view: View, out: tuple[int, ...], idx: Indices) -> Indices:
@@ -127,7 +176,8 @@ def matmul(node: Node, inputs: Sequence[View], stages: Stages, schedule: Schedul
         return left * b.read((*_batch(b, shape, at), r[0], at[-1]))
 
     axes, reduced = _matmul_axes(len(shape)), [("k", a.shape[-1])]
-    acc = stages.reduce("acc", tiling.tiled(shape), reduced, element, te.sum, axes)
+    chunk = int(schedule.choice("chunk"))
+    acc = _summed(stages, tiling.tiled(shape), reduced, element, axes, chunk)
     return _tiled(stages, tiling, shape, a.dtype, acc)
 
 
@@ -145,5 +195,5 @@ def packed_matmul(node: Node, inputs: Sequence[View], stages: Stages, schedule: 
 
     axes, reduced = _matmul_axes(len(shape)), [("k", a.shape[-1])]
     full = tiling.tiled((*shape[:-1], b.shape[0] * block))
-    acc = stages.reduce("acc", full, reduced, element, te.sum, axes)
+    acc = _summed(stages, full, reduced, element, axes, int(schedule.choice("chunk")))
     return _tiled(stages, tiling, shape, a.dtype, acc)

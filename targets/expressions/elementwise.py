@@ -182,7 +182,7 @@ def _power(a: Expr, b: Expr, node: Node) -> Expr:
             f"{node.where()}: integer power is compiled for constant exponents 0 to 8 only; "
             "cast the base to float"
         )
-    return _libm("pow", a, b.astype(dtype_of(a)))
+    return vector_math.power(a, b.astype(dtype_of(a)))
 
 
 def _integer_power(a: Expr, exponent: int) -> Expr:
@@ -231,6 +231,16 @@ def _is_inf(x: Expr, node: Node) -> Expr:
     return found
 
 
+def _gelu(x: Expr, node: Node) -> Expr:
+    exact = node.attrs["approximate"] == "none"
+    return vector_math.gelu(x) if exact else vector_math.gelu_tanh(x)
+
+
+def _hard_swish(x: Expr) -> Expr:
+    line = x * like(1 / 6, x) + like(0.5, x)
+    return x * minimum(maximum(line, like(0, x)), like(1, x))
+
+
 def _shift(a: Expr, b: Expr, left: bool) -> Expr:
     """Shift of unsigned integers; a count of the width or more gives 0, as numpy's does."""
     wide = b >= like(_bits(a), b)
@@ -252,38 +262,19 @@ def _libm(name: str, *args: Expr) -> Expr:
     return tirx.call_pure_extern("float32", f"{name}f", *wide).astype(dtype)
 
 
-def _libm_unary(name: str) -> Callable[[Expr], Expr]:
-    return lambda x: _libm(name, x)
-
-
-_LIBM = {
-    name: _libm_unary(name)
-    for name in [
-        "log1p",
-        "sin",
-        "cos",
-        "tan",
-        "asin",
-        "acos",
-        "atan",
-        "sinh",
-        "cosh",
-        "asinh",
-        "acosh",
-        "atanh",
-    ]
-}
+#: Ops that `vector_math` has under the same name.
+_ELEMENTARY: tuple[str, ...] = (
+    *("exp", "log", "log1p", "sin", "cos", "tan", "asin", "acos", "atan"),
+    *("sinh", "cosh", "tanh", "asinh", "acosh", "atanh", "sigmoid", "erf"),
+    *("silu", "softplus", "mish"),
+)
 
 UNARY: dict[str, Callable[[Expr], Expr]] = {
-    **_LIBM,
+    **{name: getattr(vector_math, name) for name in _ELEMENTARY},
     "neg": lambda x: _negate(x),
     "abs": lambda x: x if "uint" in dtype_of(x) else tirx.abs(x),
     "sqrt": tirx.sqrt,
-    "exp": vector_math.exp,
-    "log": vector_math.log,
-    "tanh": vector_math.tanh,
-    "sigmoid": vector_math.sigmoid,
-    "erf": vector_math.erf,
+    "hard_swish": _hard_swish,
     "floor": tirx.floor,
     "ceil": tirx.ceil,
     "round": tirx.nearbyint,
@@ -320,6 +311,7 @@ BINARY: dict[str, Callable[[Expr, Expr], Expr]] = {
 #: Ops whose expression needs the node's attributes or constants.
 WITH_NODE: dict[str, Callable[..., Expr]] = {
     "clip": lambda x, low, high, node: _clip(x, low, high),
+    "gelu": _gelu,
     "cast": lambda x, node: cast(x, node.attrs["to"].value),
     "is_inf": _is_inf,
     "mod": _modulo,

@@ -9,6 +9,7 @@ from tvm import tirx
 
 from planish.ir.graph import Node
 from planish.targets.expressions.elementwise import aligned, const
+from planish.targets.expressions.rotary import rotary_embedding
 from planish.targets.expressions.view import Bindings, Expr, Indices, View, dtype_of
 
 Index = Callable[[Indices], Indices]
@@ -220,15 +221,21 @@ def _gather_nd(node: Node, inputs: Sequence[View], bindings: Bindings) -> Callab
 def _pack(node: Node, inputs: Sequence[View], bindings: Bindings) -> Callable[[Indices], Expr]:
     (source,) = inputs
     axis, block = node.attrs["axis"] % source.rank, node.attrs["block"]
-    size = source.shape[axis]
+    segments = node.attrs["segments"]
+    size = source.shape[axis] // segments
+    blocks = -(-size // block)
 
     def read(idx: Indices) -> Expr:
-        channel = idx[axis] * block + idx[-1]
-        at = (*idx[:axis], channel, *idx[axis + 1 : -1])
+        """The element that begins `first` elements after its segment does."""
+        outer, begin = idx[axis], 0
+        if segments > 1 and size % block:
+            outer, begin = tirx.floormod(outer, blocks), tirx.floordiv(outer, blocks) * size
+        first = outer * block + idx[-1]
+        at = (*idx[:axis], begin + first, *idx[axis + 1 : -1])
         if size % block == 0:
             return source.read(at)
         value = bindings.scoped(lambda: source.read(at))
-        return tirx.if_then_else(channel < size, value, const(0, source.dtype))
+        return tirx.if_then_else(first < size, value, const(0, source.dtype))
 
     return read
 
@@ -236,9 +243,15 @@ def _pack(node: Node, inputs: Sequence[View], bindings: Bindings) -> Callable[[I
 def _unpack(node: Node, inputs: Sequence[View], bindings: Bindings) -> Callable[[Indices], Expr]:
     (source,) = inputs
     axis, block = node.attrs["axis"] % (source.rank - 1), node.attrs["block"]
+    segments = node.attrs["segments"]
+    size = node.output.type.static_shape[axis] // segments
+    blocks = -(-size // block)
 
     def read(idx: Indices) -> Expr:
-        outer, inner = tirx.floordiv(idx[axis], block), tirx.floormod(idx[axis], block)
+        element, begin = idx[axis], 0
+        if segments > 1 and size % block:
+            element, begin = tirx.floormod(element, size), tirx.floordiv(element, size) * blocks
+        outer, inner = begin + tirx.floordiv(element, block), tirx.floormod(element, block)
         return source.read((*idx[:axis], outer, *idx[axis + 1 :], inner))
 
     return read
@@ -256,5 +269,6 @@ _READS: dict[str, Callable[[Node, Sequence[View], Bindings], Callable[[Indices],
     "gather_nd": _gather_nd,
     "pack": _pack,
     "unpack": _unpack,
+    "rotary_embedding": rotary_embedding,
 }
 MOVEMENT = tuple(_READS)

@@ -5,12 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
-import numpy as np
 from tvm import te, tirx
 
 from planish.ir.graph import Node
 from planish.ir.schedule import Schedule
-from planish.targets.expressions.elementwise import const, is_float, like, maximum, minimum
+from planish.passes.local.stages import fold_widths
+from planish.targets.expressions.elementwise import (
+    const,
+    is_float,
+    is_nan,
+    like,
+    maximum,
+    minimum,
+)
 from planish.targets.expressions.movement import reshaped
 from planish.targets.expressions.vector_math import exp, log
 from planish.targets.expressions.view import Expr, Indices, Stages, View, dtype_of, once, with_names
@@ -38,6 +45,8 @@ JOIN: dict[str, tuple[Callable[[Expr, Expr], Expr], Callable[[str], Expr]]] = {
     "prod": (lambda a, b: a * b, lambda dtype: const(1, dtype)),
     "max": (lambda a, b: once(b, lambda value: maximum(a, value)), lowest),
     "min": (lambda a, b: once(b, lambda value: minimum(a, value)), highest),
+    # NaN may be lost: for softmax, where one element that is NaN makes the sum NaN.
+    "top": (lambda a, b: tirx.max(a, b), lowest),
 }
 COMBINE: dict[str, Combine] = {
     name: te.comm_reducer(join, identity, name=name) for name, (join, identity) in JOIN.items()
@@ -62,8 +71,9 @@ def reduce_rows(
 ) -> View:
     """⊕ over k < length of element(idx, k), as `lanes` interleaved partial results and a tail.
 
-    Stages `NAME_part` (axes d.., lane | ko), then, where lanes do not divide length,
-    `NAME_tail` and `NAME_lanes`, and `NAME`. With lanes 1 only `NAME` (axes d.. | k).
+    Stages `NAME_part` (axes d.., lane | ko), a `NAME_w` (axes d.., lane) for each w of the widths
+    that the partial results are folded to, then, where lanes do not divide length, `NAME_tail`
+    and `NAME_lanes`, and `NAME`. With lanes 1 only `NAME` (axes d.. | k).
     """
     join, _ = JOIN[kind]
     if lanes <= 1 or length < 2 * lanes:
@@ -80,10 +90,18 @@ def reduce_rows(
         COMBINE[kind],
         (*spatial, "lane"),
     )
+    width = lanes
+    for fewer in fold_widths(lanes):
+        folded = _folded(kind, part, width, fewer)
+        part = stages.compute(f"{name}_{fewer}", (*outer, fewer), folded, (*spatial, "lane"))
+        width = fewer
+    last = _folded(kind, part, width, 1)
+
+    def joined(idx: Indices) -> Expr:
+        return last((*idx, tirx.const(0, "int32")))
+
     if length % lanes == 0:
-        return stages.reduce(
-            name, outer, [("k", lanes)], lambda idx, r: part.read((*idx, r[0])), COMBINE[kind]
-        )
+        return stages.compute(name, outer, joined)
     tail = stages.reduce(
         f"{name}_tail",
         outer,
@@ -91,14 +109,26 @@ def reduce_rows(
         lambda idx, r: element(idx, r[0] + whole * lanes),
         COMBINE[kind],
     )
-    total = stages.reduce(
-        f"{name}_lanes",
-        outer,
-        [("k", lanes)],
-        lambda idx, r: part.read((*idx, r[0])),
-        COMBINE[kind],
-    )
+    total = stages.compute(f"{name}_lanes", outer, joined)
     return stages.compute(name, outer, lambda idx: join(total.read(idx), tail.read(idx)))
+
+
+def _folded(kind: str, wide: View, width: int, fewer: int) -> Callable[[Indices], Expr]:
+    """Element `lane` of `fewer` is the join of all elements of `width` that are `fewer` apart."""
+    join, _ = JOIN[kind]
+
+    def joined(a: Expr, b: Expr) -> Expr:
+        # Those that look for NaN hold their operands more than once.
+        return once(a, lambda value: join(value, b)) if kind in ("max", "min") else join(a, b)
+
+    def read(idx: Indices) -> Expr:
+        *row, lane = idx
+        values = [wide.read((*row, lane + begin)) for begin in range(0, width, fewer)]
+        while len(values) > 1:  # as a tree: no chain of four
+            values = [joined(a, b) for a, b in zip(values[::2], values[1::2])]
+        return values[0]
+
+    return read
 
 
 def reduce(node: Node, inputs: Sequence[View], stages: Stages, schedule: Schedule) -> View:
@@ -148,38 +178,33 @@ def _mean(total: Expr, count: int) -> Expr:
 
 
 def arg_reduce(node: Node, inputs: Sequence[View], stages: Stages, schedule: Schedule) -> View:
-    """arg_max / arg_min over one axis: a pair (index, value) is reduced; ties by `last`."""
+    """arg_max / arg_min over one axis: stages `best`, the value, and `acc`, the first (or last)
+    index that has it; if the value is NaN, that is the index of a NaN."""
     (x,) = inputs
     axis, keep = node.attrs["axis"] % x.rank, node.attrs["keepdims"]
-    outer = [n for d, n in enumerate(x.shape) if d != axis]
-    largest, last = node.op == "arg_max", node.attrs["last"]
+    outer, length = (*x.shape[:axis], *x.shape[axis + 1 :]), x.shape[axis]
+    lanes = int(schedule.choice("lanes")) if axis == x.rank - 1 else 1
+    kind, first = ("max" if node.op == "arg_max" else "min"), not node.attrs["last"]
 
-    def better(a: tuple[Expr, Expr], b: tuple[Expr, Expr]) -> tuple[Expr, Expr]:
-        first = a[1] > b[1] if largest else a[1] < b[1]
-        tie = tirx.And(tirx.EQ(a[1], b[1]), a[0] > b[0] if last else a[0] < b[0])
-        take = tirx.Or(first, tie)
-        return tirx.Select(take, a[0], b[0]), tirx.Select(take, a[1], b[1])
+    def element(row: Indices, k: Expr) -> Expr:
+        return x.read((*row[:axis], k, *row[axis:]))
 
-    def identity(index: str, value: str) -> tuple[Expr, Expr]:
-        start = const(-1 if last else np.iinfo("int32").max, index)
-        return start, lowest(value) if largest else highest(value)
+    best = reduce_rows(stages, "best", kind, outer, length, lanes, element)
+    none = highest("int32") if first else const(-1, "int32")
 
-    combine = te.comm_reducer(better, identity, name=node.op)
-    k = te.reduce_axis((0, x.shape[axis]), name="k")
-    loops = tuple(outer) or (1,)
+    def place(row: Indices, k: Expr) -> Expr:
+        def chosen(value: Expr) -> Expr:
+            is_best = tirx.EQ(value, best.read(row))
+            return tirx.Or(is_best, is_nan(value)) if is_float(value) else is_best
 
-    def body(*idx: Expr) -> Expr:
-        inner = idx if outer else ()
-        value = stages.bindings.scoped(lambda: x.read((*inner[:axis], k.var, *inner[axis:])))
-        return combine((k.var, value), axis=k)
+        return with_names([element(row, k)], lambda value: tirx.Select(chosen(value), k, none))
 
-    index, _ = te.compute(loops, body, name="acc")
-    names = tuple(f"d{i}" for i in range(len(loops)))
-    stages.store("acc", index, tuple(outer), names, ("k",))
+    earliest = "min" if first else "max"
+    index = reduce_rows(stages, "acc", earliest, outer, length, lanes, place)
 
     def read(idx: Indices) -> Expr:
         at = (*idx[:axis], *idx[axis + 1 :]) if keep else idx
-        return index(*(at or (tirx.const(0, "int32"),))).astype("int64")
+        return index.read(at).astype("int64")
 
     return View(node.output.type.static_shape, "int64", read)
 
@@ -258,7 +283,7 @@ def softmax(node: Node, inputs: Sequence[View], stages: Stages, schedule: Schedu
         return (*row[:axis], k, *row[axis:])
 
     top = reduce_rows(
-        stages, "max", "max", outer, length, lanes, lambda row, k: x.read(join(row, k))
+        stages, "max", "top", outer, length, lanes, lambda row, k: x.read(join(row, k))
     )
 
     def shifted(row: Indices, k: Expr) -> Expr:
@@ -271,17 +296,18 @@ def softmax(node: Node, inputs: Sequence[View], stages: Stages, schedule: Schedu
         return View(
             x.shape, x.dtype, lambda idx: shifted(*split(idx)) - log(total.read(split(idx)[0]))
         )
-    spatial = tuple(f"d{i}" for i in range(len(outer)))
-    powers = stages.compute(
-        "exp", (*outer, length), lambda idx: exp(shifted(idx[:-1], idx[-1])), (*spatial, "k")
-    )
+    # In the order of x, so that vectors of columns lie side by side.
+    spatial = [f"d{i}" for i in range(len(outer))]
+    axes = (*spatial[:axis], "k", *spatial[axis:])
+    powers = stages.compute("exp", x.shape, lambda idx: exp(shifted(*split(idx))), axes)
     total = reduce_rows(
-        stages, "sum", "sum", outer, length, lanes, lambda row, k: powers.read((*row, k))
+        stages, "sum", "sum", outer, length, lanes, lambda row, k: powers.read(join(row, k))
     )
 
     def read(idx: Indices) -> Expr:
-        row, k = split(idx)
-        return powers.read((*row, k)) / total.read(row)
+        row, _ = split(idx)
+        # A sum of powers is at least 1: its reciprocal is a number, the same for all of the row.
+        return powers.read(idx) * (const(1, x.dtype) / total.read(row))
 
     return View(x.shape, x.dtype, read)
 

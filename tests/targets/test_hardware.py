@@ -17,6 +17,7 @@ from planish.targets.hardware import (
     detect_host,
     find_target,
     host_from,
+    x86_fma_per_cycle,
 )
 from planish.targets.runtime.cpu_features import required_features
 
@@ -55,6 +56,22 @@ def test_host_has_what_its_cpu_has() -> None:
     assert 1 <= target.cores <= len(os.sched_getaffinity(0))
     flags = set(Path("/proc/cpuinfo").read_text().split())
     assert {f.cpuinfo for f in required_features(target.arch, target.features)} <= flags
+
+
+@pytest.mark.parametrize(
+    ("vendor", "family", "found", "rate"),
+    [
+        ("AuthenticAMD", 25, {"avx512f"}, 1),
+        ("AuthenticAMD", 25, {"avx2"}, 2),
+        ("AuthenticAMD", 26, {"avx512f"}, 2),
+        ("GenuineIntel", 6, {"avx512f"}, 2),
+    ],
+)
+def test_zen_4_halves_its_widest_vectors(
+    vendor: str, family: int, found: set[str], rate: int
+) -> None:
+    cpuinfo = f"processor\t: 0\nvendor_id\t: {vendor}\ncpu family\t: {family}\n\nprocessor\t: 1\n"
+    assert x86_fma_per_cycle(found, cpuinfo) == rate
 
 
 def _cpus(root: Path, caches: dict[str, tuple[str, str, str, str]], siblings: str) -> Path:
