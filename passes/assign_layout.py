@@ -1,20 +1,14 @@
-"""Chooses blocked layouts for convolutions and packs constant weights."""
+"""Chooses between plain and blocked layout for every value, and packs constant weights."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-
-from planish.ir.builder import emit, make_node
-from planish.ir.graph import Attrs, Constant, Graph, Node, Result, Value, constant
-from planish.ir.op import OpKind
-from planish.ir.ops import op_def
+from planish.ir.graph import Constant, Graph, Node, Result, Value, with_inputs
 from planish.ir.target import Target
-from planish.ir.types import DType
-
-#: Input channels up to this many are read in place: packing three channels gains nothing.
-_UNBLOCKED_CHANNELS = 4
+from planish.passes.layout.blocking import Blocking
+from planish.passes.layout.choose import Choice, choose_layouts
+from planish.passes.trace import Event, report
 
 
 def assign_layout(graph: Graph, target: Target) -> Graph:
@@ -25,281 +19,88 @@ def assign_layout(graph: Graph, target: Target) -> Graph:
             %2 = blocked_conv(%1, @w2)   # weights O/16 I KH KW 16 16
             %3 = unpack(%2, axis=1)
 
-    Going forward, `unpack` sinks below ops that work on blocked tensors as well (element-wise,
-    pooling, spatial reductions, padding, channel concat), and meets the next convolution's `pack`,
-    where both vanish: whole networks stay blocked. Surplus channels of the last block hold
-    arbitrary finite values there; the next convolution's weights for them are zero.
+    Which ops work on blocks is chosen for the whole graph at once, so that the estimated time of
+    ops and conversions is least (`planish.passes.layout`): whole networks stay blocked between
+    their convolutions, and a conversion stands where the tensor is small, or where a kernel that
+    moves it anyway absorbs it. A value is converted once for all who read it. Surplus channels of
+    the last block hold arbitrary finite values; the weights that meet them are zero.
     """
-    layout = _Layout(target)
-    return graph.rebuild(layout.rewrite)
+    blocking = Blocking(graph, target.lanes(4))
+    choice = choose_layouts(graph, target, blocking)
+    report(_events(graph, choice))
+    return _Rewriting(choice, blocking).run(graph)
 
 
-class _Layout:
-    def __init__(self, target: Target) -> None:
-        self.block = target.lanes(4)
+class _Rewriting:
+    """The graph in the chosen layouts; `versions` holds (value, is blocked) → its new value."""
 
-    def rewrite(self, node: Node, inputs: tuple[Value, ...]) -> Sequence[Value] | None:
-        if node.op == "conv" and self._is_blockable(node, inputs):
-            return [self._conv(node, inputs)]
-        if node.op == "matmul" and self._is_packable(node, inputs):
-            return [self._matmul(node, inputs)]
-        if any(self._blocked(value) is not None for value in inputs):
-            sunk = self._sink(node, inputs)
-            return None if sunk is None else [sunk]
-        return None
+    def __init__(self, choice: Choice, blocking: Blocking) -> None:
+        self.choice = choice
+        self.blocking = blocking
+        self.versions: dict[tuple[Value, bool], Value] = {}
 
-    # --- convolutions
+    def run(self, graph: Graph) -> Graph:
+        """A new graph, or the same one if every node is in plain layout as it was."""
+        self.versions.update(((value, False), value) for value in graph.inputs)
+        for node in graph.nodes:
+            self._add(node)
+        outputs = tuple(self._version(value, False, ()) for value in graph.outputs)
+        if outputs == graph.outputs:
+            return graph
+        return Graph(graph.inputs, outputs, graph.output_names, graph.name)
 
-    def _is_blockable(self, node: Node, inputs: tuple[Value, ...]) -> bool:
-        x, w = inputs
-        if x.type.rank != 4 or x.type.dtype is not DType.FLOAT32 or not isinstance(w, Constant):
-            return False
-        return node.attrs["groups"] == 1 or _is_depthwise(node, inputs)
-
-    def _conv(self, node: Node, inputs: tuple[Value, ...]) -> Value:
-        x, w = inputs
-        assert isinstance(w, Constant)
-        a = node.attrs
-        depthwise = _is_depthwise(node, inputs)
-        small = not depthwise and x.type.static_shape[1] <= _UNBLOCKED_CHANNELS
-        source = self._as_blocks(x, 1 if small else self.block, node)
-        source = _padded(source, a["before"], a["after"], node)
-        attrs = {"strides": a["strides"], "dilations": a["dilations"]}
-        if depthwise:
-            weights = pack_depthwise(np.asarray(w.data), self.block)
-            op = "blocked_depthwise_conv"
+    def _add(self, node: Node) -> None:
+        form, plain_form = self.choice.forms.get(node), self.choice.plain_forms.get(node)
+        reads = (False,) * len(node.inputs) if form is None else form.reads
+        inputs = [
+            self._version(value, read, node.provenance) for value, read in zip(node.inputs, reads)
+        ]
+        if form is not None:
+            self.versions[node.output, form.gives_blocks] = form.build(inputs)
+        elif plain_form is not None:
+            self.versions[node.output, False] = plain_form.build(inputs)
         else:
-            weights = pack_conv(np.asarray(w.data), source.type.static_shape[-1], self.block)
-            op = "blocked_conv"
-        blocks = make_node(op, [source, constant(weights, w.name)], attrs, (), node.provenance)
-        return self._unpack(blocks.output, node)
+            kept = node if tuple(inputs) == node.inputs else with_inputs(node, inputs)
+            for old, new in zip(node.outputs, kept.outputs):
+                self.versions[old, False] = new
 
-    def _as_blocks(self, x: Value, block: int, node: Node) -> Value:
-        found = self._blocked(x)
-        if found is not None and found.type.static_shape[-1] == block:
-            return found
-        if block == 1:
-            return make_node(
-                "reshape", [x], {"shape": (*x.type.shape, 1)}, (), node.provenance
-            ).output
-        attrs = {"axis": 1, "block": block}
-        return make_node("pack", [x], attrs, (), node.provenance).output
+    def _version(self, value: Value, blocked: bool, reader: Sequence[str]) -> Value:
+        """A value in a layout, converted when first asked for."""
+        if isinstance(value, Constant) and not blocked:
+            return value
+        found = self.versions.get((value, blocked))
+        if found is None:
+            if blocked:
+                plain = self._version(value, False, reader)
+                found = self.blocking.pack(plain, value, reader)
+            else:
+                made = value.node.provenance if isinstance(value, Result) else reader
+                found = self.blocking.unpack(self.versions[value, True], value, made)
+            self.versions[value, blocked] = found
+        return found
 
-    def _unpack(self, blocks: Value, node: Node) -> Value:
-        size = node.output.type.static_shape[1]
-        attrs = {"axis": 1, "block": self.block, "size": size}
-        names = [node.output.name]
-        return make_node("unpack", [blocks], attrs, (), node.provenance, names).output
 
-    # --- matmuls
-
-    def _is_packable(self, node: Node, inputs: tuple[Value, ...]) -> bool:
-        b = inputs[1]
-        return isinstance(b, Constant) and b.type.rank == 2 and b.type.dtype.is_float
-
-    def _matmul(self, node: Node, inputs: tuple[Value, ...]) -> Value:
-        a, b = inputs
-        assert isinstance(b, Constant)
-        columns = b.type.static_shape[1]
-        block = panel_width(columns, self.block)
-        weights = constant(pack_panels(np.asarray(b.data), block), b.name)
-        attrs = {"size": columns}
-        names = [node.output.name]
-        return make_node("packed_matmul", [a, weights], attrs, (), node.provenance, names).output
-
-    # --- sinking unpack
-
-    def _blocked(self, value: Value) -> Value | None:
-        """The blocked tensor behind `value`, if an unpack of channels made it."""
-        if isinstance(value, Result) and value.node.op == "unpack":
-            return value.node.inputs[0]
-        return None
-
-    def _sink(self, node: Node, inputs: tuple[Value, ...]) -> Value | None:
-        """The node on blocked operands, then unpacked; None where it needs plain layout."""
-        if len(node.outputs) != 1 or node.output.type.rank != 4:
-            return None
-        operands: list[Value | None]
-        attrs: Attrs | None = node.attrs
-        if op_def(node.op).kind is OpKind.ELEMENTWISE:
-            operands = self._elementwise_operands(node, inputs)
-        elif node.op == "concat":
-            operands = self._concat_operands(node, inputs)
-        elif node.op in _SPATIAL:
-            operands = [self._blocked(inputs[0]), *inputs[1:]]
-            attrs = _SPATIAL[node.op](node)
-        elif node.op == "slice":
-            operands, attrs = [self._blocked(inputs[0])], self._slice_attrs(node)
+def _events(graph: Graph, choice: Choice) -> list[Event]:
+    """What the choice saves, then what became of each convolution."""
+    events = []
+    for node in graph.nodes:
+        if node.op != "conv":
+            continue
+        if node in choice.forms:
+            events.append(Event("convolution on blocks", node.where()))
+        elif node in choice.plain_forms:
+            events.append(Event(choice.plain_forms[node].name, node.where()))
         else:
-            return None
-        known = [value for value in operands if value is not None]
-        if attrs is None or len(known) < len(node.inputs):
-            return None
-        result = make_node(node.op, known, attrs, (), node.provenance)
-        return self._unpack(result.output, node)
-
-    def _slice_attrs(self, node: Node) -> Attrs | None:
-        """The attributes over blocks, if the channels that are kept are whole blocks."""
-        starts, stops, steps = (node.attrs[name] for name in ("starts", "stops", "steps"))
-        size = node.inputs[0].type.static_shape[1]
-        ends = starts[1] % self.block == 0 and (stops[1] % self.block == 0 or stops[1] == size)
-        if steps[1] != 1 or not ends:
-            return None
-        first, last = starts[1] // self.block, -(-stops[1] // self.block)
-        return {
-            "starts": (starts[0], first, *starts[2:], 0),
-            "stops": (stops[0], last, *stops[2:], self.block),
-            "steps": (*steps, 1),
-        }
-
-    def _elementwise_operands(self, node: Node, inputs: tuple[Value, ...]) -> list[Value | None]:
-        channels = node.output.type.static_shape[1]
-        if channels % self.block and node.op not in _FINITE:
-            return []
-        return [self._operand(value, channels, node) for value in inputs]
-
-    def _operand(self, value: Value, channels: int, node: Node) -> Value | None:
-        """An element-wise operand beside blocked ones; None if it does not fit."""
-        found = self._blocked(value)
-        if found is not None:
-            return found if value.type.static_shape[1] == channels else None
-        if value.type.elements == 1:
-            return _reshaped(value, ())
-        shape = (1,) * (4 - value.type.rank) + value.type.static_shape
-        if shape[1] == 1:
-            return _reshaped(value, (*shape, 1))
-        if shape[1] != channels:
-            return None
-        if isinstance(value, Constant):
-            return constant(pack_channels(np.asarray(value.data).reshape(shape), self.block))
-        attrs = {"axis": 1, "block": self.block}
-        return make_node("pack", [_reshaped(value, shape)], attrs, (), node.provenance).output
-
-    def _concat_operands(self, node: Node, inputs: tuple[Value, ...]) -> list[Value | None]:
-        if node.attrs["axis"] % 4 == 1 and any(
-            value.type.static_shape[1] % self.block for value in inputs[:-1]
-        ):
-            return []
-        return [self._blocked(value) for value in inputs]
+            reason = choice.refused.get(node, "plain layout costs less than its conversions")
+            events.append(Event("convolution on blocks", node.where(), reason))
+    return [_summary(choice), *events] if choice.forms else events
 
 
-def _is_depthwise(node: Node, inputs: tuple[Value, ...]) -> bool:
-    channels, (out, per_group) = inputs[0].type.static_shape[1], inputs[1].type.static_shape[:2]
-    return bool(node.attrs["groups"] == channels == out and per_group == 1 and channels > 1)
-
-
-def _padded(x: Value, before: tuple[int, ...], after: tuple[int, ...], node: Node) -> Value:
-    """Zero padding of H and W as a node of its own: convolution loops stay free of guards."""
-    if not any((*before, *after)):
-        return x
-    attrs = {"before": (0, 0, *before, 0), "after": (0, 0, *after, 0)}
-    return make_node("pad", [x], attrs, (), node.provenance).output
-
-
-def _pool_attrs(node: Node) -> Attrs | None:
-    if node.attrs["window"][1] != 1 or node.attrs["strides"][1] != 1:
-        return None
-    extend = {
-        "window": 1,
-        "strides": 1,
-        "dilations": 1,
-        "before": 0,
-        "after": 0,
-        "counted_after": 0,
-    }
-    attrs = dict(node.attrs)
-    for name, value in extend.items():
-        if attrs.get(name) is not None:
-            attrs[name] = (*attrs[name], value)
-    return attrs
-
-
-def _reduce_attrs(node: Node) -> Attrs | None:
-    spatial = set(node.attrs["axes"]) <= {2, 3}
-    return dict(node.attrs) if spatial and node.attrs["keepdims"] else None
-
-
-def _pad_attrs(node: Node) -> Attrs | None:
-    before, after = node.attrs["before"], node.attrs["after"]
-    if before[1] or after[1]:
-        return None
-    return {**node.attrs, "before": (*before, 0), "after": (*after, 0)}
-
-
-def _gather_attrs(node: Node) -> Attrs | None:
-    one_row = node.attrs["axis"] % 4 in (2, 3) and node.inputs[1].type.rank == 1
-    return {"axis": node.attrs["axis"] % 4} if one_row else None
-
-
-def _reshaped(value: Value, shape: tuple[int, ...]) -> Value:
-    if value.type.static_shape == shape:
-        return value
-    if isinstance(value, Constant):
-        return constant(np.asarray(value.data).reshape(shape), value.name)
-    return emit("reshape", value, shape=shape)
-
-
-#: Ops on H and W only → their attributes over the blocked tensor, or None where C is touched.
-_SPATIAL = {
-    "pool": _pool_attrs,
-    "reduce_sum": _reduce_attrs,
-    "reduce_mean": _reduce_attrs,
-    "reduce_max": _reduce_attrs,
-    "reduce_min": _reduce_attrs,
-    "pad": _pad_attrs,
-    "gather": _gather_attrs,
-}
-
-#: Element-wise ops whose result stays finite on the arbitrary values of surplus channels.
-_FINITE = frozenset(
-    (
-        *("add", "sub", "mul", "neg", "abs", "sign", "floor", "ceil", "round"),
-        *("maximum", "minimum", "clip", "relu", "sigmoid", "tanh", "erf"),
-        *("equal", "less", "less_equal", "greater", "greater_equal", "not", "and", "or", "where"),
+def _summary(choice: Choice) -> Event:
+    saved = 1 - choice.cycles / max(1, choice.apart)
+    return Event(
+        "layouts of the whole graph",
+        f"{len(choice.forms)} nodes on blocks; conversions: {choice.conversions}, with blocks in "
+        f"convolutions alone {choice.conversions_apart}; estimated cycles: {choice.cycles:,} "
+        f"instead of {choice.apart:,}, {saved:.0%} saved",
     )
-)
-
-
-def panel_width(columns: int, lanes: int) -> int:
-    """Columns of one packed panel: a few vectors that divide the matrix, else whole vectors.
-
-    A width that divides `columns` leaves no masked tail to store.
-    """
-    for vector in (lanes, lanes // 2, lanes // 4):
-        for count in (4, 3, 2, 5, 6, 1):
-            if vector >= 2 and columns % (vector * count) == 0:
-                return vector * count
-    return lanes * min(4, -(-columns // lanes))
-
-
-def pack_channels(x: np.ndarray, block: int) -> np.ndarray:
-    """[N,C,H,W] → [N,C/b,H,W,b], zero padded."""
-    n, c, h, w = x.shape
-    full = np.zeros((n, -(-c // block) * block, h, w), x.dtype)
-    full[:, :c] = x
-    return np.ascontiguousarray(full.reshape(n, -1, block, h, w).transpose(0, 1, 3, 4, 2))
-
-
-def pack_conv(w: np.ndarray, ib: int, ob: int) -> np.ndarray:
-    """[O,I,KH,KW] → [O/ob,I/ib,KH,KW,ib,ob], zero padded."""
-    o, i, kh, kw = w.shape
-    full = np.zeros((-(-o // ob) * ob, -(-i // ib) * ib, kh, kw), w.dtype)
-    full[:o, :i] = w
-    blocks = full.reshape(-1, ob, full.shape[1] // ib, ib, kh, kw)
-    return np.ascontiguousarray(blocks.transpose(0, 2, 4, 5, 3, 1))
-
-
-def pack_depthwise(w: np.ndarray, block: int) -> np.ndarray:
-    """[C,1,KH,KW] → [C/b,KH,KW,b], zero padded."""
-    c, _, kh, kw = w.shape
-    full = np.zeros((-(-c // block) * block, kh, kw), w.dtype)
-    full[:c] = w[:, 0]
-    return np.ascontiguousarray(full.reshape(-1, block, kh, kw).transpose(0, 2, 3, 1))
-
-
-def pack_panels(b: np.ndarray, block: int) -> np.ndarray:
-    """[K,N] → [N/block,K,block], zero padded."""
-    k, n = b.shape
-    full = np.zeros((k, -(-n // block) * block), b.dtype)
-    full[:, :n] = b
-    return np.ascontiguousarray(full.reshape(k, -1, block).transpose(1, 0, 2))

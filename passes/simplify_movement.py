@@ -123,13 +123,13 @@ def _select(match: Match) -> Value | None:
 def _unpacks_the_same(match: Match) -> Value | None:
     """pack(unpack(x)) where no element of x is padding, unpack(pack(x)) always."""
     inner, outer = match.node("inner").attrs, match.root.attrs
-    same = all(inner[name] == outer[name] for name in ("axis", "block"))
+    same = all(inner[name] == outer[name] for name in ("axis", "block", "segments"))
     return match["x"] if same and match["x"].type == match.root.output.type else None
 
 
 def _has_whole_blocks(node: Node) -> bool:
-    size, block = node.attrs["size"], node.attrs["block"]
-    return isinstance(size, int) and size % block == 0
+    size, whole = node.attrs["size"], node.attrs["block"] * node.attrs["segments"]
+    return isinstance(size, int) and size % whole == 0
 
 
 def _is_elementwise(node: Node) -> bool:

@@ -21,7 +21,7 @@ from planish.targets.plan import ModelPlan
 _TIMEOUT_SECONDS = 600
 # No -march: the runtime must reach its check of the CPU on every CPU. Sections: the linker drops
 # what a model does not use.
-_COMPILING = (
+COMPILING = (
     "-std=c11",
     "-O2",
     "-fPIC",
@@ -34,7 +34,7 @@ _COMPILING = (
 )
 # No build id, no symbols: same input, same bytes. -Bsymbolic and the version script keep each
 # kernel and hook the library's own, whatever else is in the process.
-_LINKING = (
+LINKING = (
     "-shared",
     "-s",
     "-Wl,-z,defs",
@@ -132,7 +132,9 @@ def link_library(
             render_source(plan, toolchain.architecture), encoding="ascii", newline="\n"
         )
         (work / "exports.map").write_text(version_script(plan.name), encoding="ascii")
-        _run(_command(toolchain, plan.name, work, objects, library.resolve()), work, plan.name)
+        run_compiler(
+            _command(toolchain, plan.name, work, objects, library.resolve()), work, plan.name
+        )
     return library, header
 
 
@@ -143,8 +145,8 @@ def _command(
     sources = ["model.c", *(str(source) for source in sorted(RUNTIME.glob("*.c")))]
     inputs = work / "objects.txt"  # a response file: there can be more kernels than arguments
     inputs.write_text("".join(f'"{_escape(path.resolve())}"\n' for path in objects), "utf-8")
-    command = [*toolchain.command, *_COMPILING, *maps, "-I.", f"-I{RUNTIME}", *sources]
-    command += [*_LINKING, f"-Wl,-soname,{library_name(name)}", "@objects.txt"]
+    command = [*toolchain.command, *COMPILING, *maps, "-I.", f"-I{RUNTIME}", *sources]
+    command += [*LINKING, f"-Wl,-soname,{library_name(name)}", "@objects.txt"]
     return [*command, "-lm", "-lpthread", "-o", str(library)]
 
 
@@ -152,7 +154,8 @@ def _escape(path: Path) -> str:
     return str(path).replace("\\", "\\\\").replace('"', '\\"')
 
 
-def _run(command: Sequence[str], work: Path, name: str) -> None:
+def run_compiler(command: Sequence[str], work: Path, name: str) -> None:
+    """Run a compiler in a folder; TargetError with its own words, naming the model, if it fails."""
     environ = {**os.environ, "LC_ALL": "C"}
     try:
         done = subprocess.run(

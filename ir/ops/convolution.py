@@ -12,7 +12,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from planish.ir.dim import DimLike
 from planish.ir.errors import InvalidGraph
 from planish.ir.graph import Attrs
-from planish.ir.op import Axis, OpDef, OpKind, Types
+from planish.ir.op import AttrSpec, Axis, OpDef, OpKind, Types
 from planish.ir.ops import shapes
 from planish.ir.ops.attributes import REQUIRED_INT, REQUIRED_INTS
 from planish.ir.ops.contraction import multiply
@@ -182,12 +182,18 @@ def _conv_transpose_loops(inputs: Types, outputs: Types, attrs: Attrs) -> tuple[
 def _infer_blocked_conv(inputs: Types, attrs: Attrs) -> tuple[TensorType, ...]:
     x, w = inputs
     dtype = shapes.number_dtype(inputs)
-    shapes.need_rank(x, 5, "data in layout [N, IC/ib, H, W, ib]")
+    shapes.need_rank(x, 5, "data in layout [N, C/b, H, W, b]")
     shapes.need_rank(w, 6, "weights in layout [O/ob, IC/ib, KH, KW, ib, ob]")
     _need_window(attrs, 2, _BLOCKED_WINDOW)
     blocks, channels, kh, kw, ib, ob = w.static_shape
-    shapes.unify(x.shape[1], channels, "the channel blocks of data and weights")
-    shapes.unify(x.shape[4], ib, "the channels of a block in data and weights")
+    groups = int(attrs["groups"])
+    if groups < 1 or blocks % groups:
+        raise InvalidGraph(f"{blocks} blocks of output channels do not divide into {groups} groups")
+    _, own, _, _, block = x.static_shape
+    if block % ib or groups * -(-channels * ib // block) != own:
+        raise InvalidGraph(
+            f"{groups} groups of {channels} x {ib} input channels are not {own} blocks of {block}"
+        )
     sizes = _unpadded(x.shape[2:4], (kh, kw), attrs)
     return (TensorType(dtype, (x.shape[0], blocks, *sizes, ob)),)
 
@@ -200,9 +206,12 @@ def _unpadded(sizes: shapes.Shape, kernel: Sequence[int], attrs: Attrs) -> shape
 def _blocked_conv(arrays: Arrays, attrs: Attrs) -> np.ndarray:
     x, w = arrays
     blocks, channels, kh, kw, ib, ob = w.shape
-    plain = unpack_array(x, 1, channels * ib)
+    groups = attrs["groups"]
+    whole = x.reshape(x.shape[0], groups, -1, *x.shape[2:])
+    data = [unpack_array(part, 1, channels * ib) for part in whole.transpose(1, 0, 2, 3, 4, 5)]
+    plain = np.concatenate(data, axis=1)
     matrix = w.transpose(0, 5, 1, 4, 2, 3).reshape(blocks * ob, channels * ib, kh, kw)
-    return pack_array(convolve(plain, matrix, attrs["strides"], attrs["dilations"], 1), 1, ob)
+    return pack_array(convolve(plain, matrix, attrs["strides"], attrs["dilations"], groups), 1, ob)
 
 
 def _blocked_conv_flops(inputs: Types, outputs: Types, attrs: Attrs) -> int:
@@ -215,6 +224,7 @@ def _blocked_loops(output: TensorType) -> tuple[Axis, ...]:
 
 
 def _blocked_conv_loops(inputs: Types, outputs: Types, attrs: Attrs) -> tuple[Axis, ...]:
+    """n, oc, oh, ow, oci | ic (blocks of one group), kh, kw, ici."""
     _, channels, kh, kw, ib, _ = inputs[1].static_shape
     extents = {"ic": channels, "kh": kh, "kw": kw, "ici": ib}
     inner = (Axis(name, extent, reduce=True) for name, extent in extents.items())
@@ -282,12 +292,12 @@ OPS: tuple[OpDef, ...] = (
     ),
     OpDef(
         "blocked_conv",
-        "conv of x[N, C/ib, H, W, ib] with w[O/ob, C/ib, KH, KW, ib, ob], unpadded",
+        "conv of x[N, C/b, H, W, b] with w[O/ob, C/g/ib, KH, KW, ib, ob], ib | b, unpadded",
         _KIND,
         (2, 2),
         _infer_blocked_conv,
         rounded(_blocked_conv),
-        _BLOCKED_ATTRS,
+        {**_BLOCKED_ATTRS, "groups": AttrSpec((int,), 1)},
         _blocked_conv_flops,
         _blocked_conv_loops,
     ),

@@ -170,42 +170,46 @@ def _pad(arrays: Arrays, attrs: Attrs) -> tuple[np.ndarray, ...]:
 
 def _infer_pack(inputs: Types, attrs: Attrs) -> tuple[TensorType, ...]:
     (x,) = inputs
-    axis, block = shapes.axis_of(attrs, x.rank), _block(attrs)
-    blocks = (x.shape[axis] + block - 1) // block
+    axis = shapes.axis_of(attrs, x.rank)
+    block, blocks = _block(attrs), _blocks(x.shape[axis], attrs)
     return (TensorType(x.dtype, (*x.shape[:axis], blocks, *x.shape[axis + 1 :], block)),)
 
 
-def pack_array(x: np.ndarray, axis: int, block: int) -> np.ndarray:
-    """[.., C, ..] → [.., ceil(C / block), .., block], zero padded."""
-    after = [0] * x.ndim
-    after[axis] = -x.shape[axis] % block
-    padded = pad_array(x, [0] * x.ndim, after, 0)
-    split = padded.reshape(*x.shape[:axis], -1, block, *x.shape[axis + 1 :])
+def pack_array(x: np.ndarray, axis: int, block: int, segments: int = 1) -> np.ndarray:
+    """[.., C, ..] → [.., s·ceil(C / s / block), .., block], each of s segments zero padded."""
+    before, after = x.shape[:axis], x.shape[axis + 1 :]
+    parts = x.reshape(*before, segments, x.shape[axis] // segments, *after)
+    more = [0] * parts.ndim
+    more[axis + 1] = -parts.shape[axis + 1] % block
+    padded = pad_array(parts, [0] * parts.ndim, more, 0)
+    split = padded.reshape(*before, segments * padded.shape[axis + 1] // block, block, *after)
     return np.moveaxis(split, axis + 1, -1)
 
 
 def _pack(arrays: Arrays, attrs: Attrs) -> tuple[np.ndarray, ...]:
-    return (pack_array(arrays[0], attrs["axis"], attrs["block"]),)
+    return (pack_array(arrays[0], attrs["axis"], attrs["block"], attrs["segments"]),)
 
 
 def _infer_unpack(inputs: Types, attrs: Attrs) -> tuple[TensorType, ...]:
     (x,) = inputs
     axis, block, size = shapes.axis_of(attrs, x.rank - 1), _block(attrs), attrs["size"]
     unify(x.shape[-1], block, "the last dimension and block")
-    unify(x.shape[axis], (size + block - 1) // block, "the number of blocks and ceil(size / block)")
+    unify(x.shape[axis], _blocks(size, attrs), "the number of blocks and ceil(size / block)")
     return (TensorType(x.dtype, (*x.shape[:axis], size, *x.shape[axis + 1 : -1])),)
 
 
-def unpack_array(x: np.ndarray, axis: int, size: int) -> np.ndarray:
+def unpack_array(x: np.ndarray, axis: int, size: int, segments: int = 1) -> np.ndarray:
     """The inverse of `pack_array`."""
     merged = np.moveaxis(x, -1, axis + 1)
-    shape = (*x.shape[:axis], x.shape[axis] * x.shape[-1], *x.shape[axis + 1 : -1])
-    return merged.reshape(shape)[(slice(None),) * axis + (slice(size),)]
+    before, after = x.shape[:axis], x.shape[axis + 1 : -1]
+    parts = merged.reshape(*before, segments, x.shape[axis] // segments * x.shape[-1], *after)
+    inside = parts[(slice(None),) * (axis + 1) + (slice(size // segments),)]
+    return inside.reshape(*before, size, *after)
 
 
 def _unpack(arrays: Arrays, attrs: Attrs) -> tuple[np.ndarray, ...]:
     (size,) = static((attrs["size"],))
-    return (unpack_array(arrays[0], attrs["axis"], size),)
+    return (unpack_array(arrays[0], attrs["axis"], size, attrs["segments"]),)
 
 
 def _block(attrs: Attrs) -> int:
@@ -213,6 +217,14 @@ def _block(attrs: Attrs) -> int:
     if block < 1:
         raise InvalidGraph(f"block must be at least 1, got {block}")
     return block
+
+
+def _blocks(size: DimLike, attrs: Attrs) -> DimLike:
+    """The blocks of a dimension whose segments begin with a block each."""
+    segments, block = int(attrs["segments"]), _block(attrs)
+    if segments < 1 or (isinstance(size, int) and size % segments):
+        raise InvalidGraph(f"{size} elements do not divide into {segments} segments")
+    return (size // segments + block - 1) // block * segments
 
 
 _KIND = OpKind.MOVEMENT
@@ -223,7 +235,7 @@ _PAD_ATTRS = {
     "mode": AttrSpec((str,), "constant"),
     "value": AttrSpec((bool, int, float), 0),
 }
-_PACK_ATTRS = {"axis": REQUIRED_INT, "block": REQUIRED_INT}
+_PACK_ATTRS = {"axis": REQUIRED_INT, "block": REQUIRED_INT, "segments": AttrSpec((int,), 1)}
 
 OPS: tuple[OpDef, ...] = (
     OpDef(
@@ -288,7 +300,7 @@ OPS: tuple[OpDef, ...] = (
     ),
     OpDef(
         "pack",
-        "Blocks of a dimension as a new last dimension, zero padded: [N, C] → [N, C/b, b]",
+        "Blocks of a dimension as a new last one, each segment zero padded: [N, C] → [N, C/b, b]",
         _KIND,
         (1, 1),
         _infer_pack,

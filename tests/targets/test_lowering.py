@@ -139,6 +139,10 @@ def test_movement(tmp_path: Path) -> None:
     packed = emit("pack", x, axis=1, block=4)
     cases.add("pack", packed)
     cases.add("unpack", emit("unpack", emit("neg", packed), axis=1, block=4, size=6))
+    groups = emit("pack", x, axis=1, block=4, segments=2)
+    cases.add("pack_segments", groups)
+    attrs = {"axis": 1, "block": 4, "segments": 2, "size": 6}
+    cases.add("unpack_segments", emit("unpack", emit("neg", groups), **attrs))
     cases.check(tmp_path)
 
 
@@ -301,6 +305,12 @@ def test_blocked_conv(tmp_path: Path) -> None:
             "blocked_depthwise_conv", x, weights(2, 5, 3, 16), strides=(2, 1), dilations=(1, 2)
         )
         cases.add(f"depthwise{width}", depthwise)
+    grouped = cases.input(1, 6, 9, 14, 16)
+    for kernel, stride in ((1, 1), (3, 2)):
+        w = weights(4, 3, kernel, kernel, 16, 16)
+        window = {"strides": (stride, stride), "dilations": (1, 1)}
+        y = emit("blocked_conv", grouped, w, groups=2, **window)
+        cases.add(f"grouped_{kernel}_{stride}", emit("relu", y))
     first = cases.input(1, 3, 11, 12, 1)
     w = weights(2, 3, 3, 3, 1, 16)
     y = emit("blocked_conv", first, w, strides=(2, 2), dilations=(1, 1))

@@ -7,7 +7,7 @@ import pytest
 
 from planish.ir.errors import InvalidGraph
 from planish.ir.ops import convolution
-from planish.ir.ops.movement import pack_array
+from planish.ir.ops.movement import pack_array, unpack_array
 
 #: data, weights, strides, dilations, before, after, groups
 CONVOLUTIONS = {
@@ -131,6 +131,42 @@ def test_blocked_conv_is_conv(channels, outputs, ib, ob, run_op, rng):
     blocked = run_op("blocked_conv", run_op("pack", x, axis=1, block=ib), packed, **window)
     result = run_op("unpack", blocked, axis=1, block=ob, size=outputs)
     np.testing.assert_allclose(result, plain, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("groups", "inputs", "outputs", "depth"),
+    [(2, 8, 4, 4), (3, 5, 6, 4), (4, 3, 2, 1), (1, 6, 4, 2)],
+)
+def test_groups_of_blocked_conv_are_those_of_conv(groups, inputs, outputs, depth, run_op, rng):
+    """Channels of a group, in segments of whole blocks of 4; weights `depth` of them at a time."""
+    x = rng.standard_normal((2, groups * inputs, 7, 6), np.float32)
+    w = rng.standard_normal((groups * outputs, inputs, 3, 1), np.float32)
+    window = {"strides": (1, 2), "dilations": (2, 1)}
+    plain = run_op("conv", x, w, **window, before=(0, 0), after=(0, 0), groups=groups)
+    weights = pack_array(pack_array(w, 1, depth), 0, 4, groups)
+    blocked = run_op("blocked_conv", pack_array(x, 1, 4, groups), weights, **window, groups=groups)
+    np.testing.assert_allclose(
+        unpack_array(blocked, 1, groups * outputs, groups), plain, rtol=1e-4, atol=1e-4
+    )
+
+
+@pytest.mark.parametrize(
+    ("x", "w", "groups", "message"),
+    [
+        ((1, 4, 5, 5, 8), (3, 2, 1, 1, 8, 8), 2, "3 blocks .* do not divide into 2 groups"),
+        (
+            (1, 4, 5, 5, 8),
+            (4, 4, 1, 1, 8, 8),
+            2,
+            "2 groups of 4 x 8 input channels are not 4 blocks of 8",
+        ),
+        ((1, 4, 5, 5, 8), (4, 4, 1, 1, 8, 8), 0, "4 blocks .* do not divide into 0 groups"),
+    ],
+)
+def test_blocked_conv_refusals(x, w, groups, message, run_op, rng):
+    arrays = (rng.standard_normal(shape, np.float32) for shape in (x, w))
+    with pytest.raises(InvalidGraph, match=f"blocked_conv: .*{message}"):
+        run_op("blocked_conv", *arrays, strides=(1, 1), dilations=(1, 1), groups=groups)
 
 
 @pytest.mark.parametrize(("channels", "block"), [(16, 8), (10, 4)])

@@ -94,6 +94,16 @@ def test_pack_and_unpack(size, block, axis, run_op, rng):
     np.testing.assert_array_equal(found, x)
 
 
+@pytest.mark.parametrize(("size", "segments", "block"), [(12, 3, 8), (10, 2, 4), (16, 2, 4)])
+def test_segments_begin_with_a_block(size, segments, block, run_op, rng):
+    x = rng.standard_normal((2, size, 3), np.float32)
+    attrs = {"axis": 1, "block": block, "segments": segments}
+    packed = run_op("pack", x, **attrs)
+    apart = [run_op("pack", part, axis=1, block=block) for part in np.split(x, segments, axis=1)]
+    np.testing.assert_array_equal(packed, np.concatenate(apart, axis=1))
+    np.testing.assert_array_equal(run_op("unpack", packed, size=size, **attrs), x)
+
+
 def test_symbolic_shapes():
     assert infer("reshape", (N, 4, 6), shape=(N * 2, 12)).shape == (2 * N, 12)
     assert infer("transpose", (N, 4, 6), perm=(1, 2, 0)).shape == (4, 6, N)
@@ -135,7 +145,15 @@ REFUSALS = [
     ("pad", (4,), {"before": (-6,), "after": (5,)}, "cropped by more than it has"),
     ("pad", (4,), {"before": (0,), "after": (0,), "mode": "mirror"}, "mode must be one of"),
     ("pack", (4,), {"axis": 0, "block": 0}, "block must be at least 1"),
+    ("pack", (9,), {"axis": 0, "block": 4, "segments": 2}, "9 elements .* into 2 segments"),
+    ("pack", (9,), {"axis": 0, "block": 4, "segments": 0}, "9 elements .* into 0 segments"),
     ("unpack", (2, 4), {"axis": 0, "block": 4, "size": 9}, "must agree, got 2 and 3"),
+    (
+        "unpack",
+        (2, 4),
+        {"axis": 0, "block": 4, "segments": 4, "size": 8},
+        "must agree, got 2 and 4",
+    ),
 ]
 
 

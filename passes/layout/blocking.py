@@ -1,0 +1,197 @@
+"""Blocked tensors: [N, C, *S] as [N, C/b, *S, b], channels in whole blocks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from networkx.utils import UnionFind
+
+from planish.ir.builder import make_node
+from planish.ir.graph import Constant, Graph, Node, Value, constant
+from planish.ir.op import OpKind
+from planish.ir.ops import op_def
+from planish.passes.layout.packing import pack_channels
+
+#: Filling up the groups of a convolution may make its channels so many times as many.
+_MOST_PADDING = 1.5
+
+#: Ops of one tensor that leave its channels as they are, besides element-wise ones.
+KEEPS_CHANNELS = frozenset(
+    (
+        *("pool", "pad", "gather", "softmax", "log_softmax", "slice", "reshape"),
+        *("reduce_sum", "reduce_mean", "reduce_max", "reduce_min", "transpose", "broadcast_to"),
+    )
+)
+
+
+class Blocking:
+    """Blocks of `block` channels, and how many segments the channels of each value consist of.
+
+    Segments are equal parts that begin with a block each, so that a grouped convolution finds
+    every group in blocks of its own: 60 channels in 3 segments are 3 times 20, in blocks of 16
+    6 blocks. Surplus channels of the last block of a segment hold arbitrary finite values.
+    """
+
+    def __init__(self, graph: Graph, block: int) -> None:
+        self.block = block
+        self._segments = _segments(graph, block)
+
+    def segments(self, value: Value) -> int:
+        """The segments of the channels of a value."""
+        return self._segments.get(value, 1)
+
+    def blocks(self, value: Value) -> int:
+        """The blocks of the channels of a value."""
+        segments = self.segments(value)
+        return segments * -(-value.type.static_shape[1] // (segments * self.block))
+
+    def has_surplus(self, value: Value) -> bool:
+        """True if not all channels of the blocks are channels of the value."""
+        return self.blocks(value) * self.block != value.type.static_shape[1]
+
+    def shape(self, value: Value) -> tuple[int, ...]:
+        """The shape of a value in blocks."""
+        batch, _, *spatial = value.type.static_shape
+        return (batch, self.blocks(value), *spatial, self.block)
+
+    def nbytes(self, value: Value) -> int:
+        """The bytes of a value in blocks."""
+        return math.prod(self.shape(value)) * value.type.dtype.itemsize
+
+    def is_renaming(self, value: Value) -> bool:
+        """True if a value has the same elements in the same order in either layout."""
+        spatial = math.prod(value.type.static_shape[2:])
+        return spatial == 1 and not self.has_surplus(value)
+
+    def is_beginning(self, value: Value) -> bool:
+        """True if the elements of a value are the first ones of its blocks, in the same order."""
+        batch, _, *spatial = value.type.static_shape
+        return math.prod((batch, *spatial)) == 1 and self.segments(value) == 1
+
+    def pack(self, plain: Value, like: Value, provenance: Sequence[str], fill: float = 0) -> Value:
+        """`plain`, which has the channels of `like`, in blocks; surplus of constants is `fill`."""
+        segments = self.segments(like)
+        if isinstance(plain, Constant):
+            data = pack_channels(np.asarray(plain.data), self.block, segments, fill)
+            return constant(data, plain.name)
+        if self.is_renaming(plain):
+            return reshaped(plain, self.shape(plain), provenance)
+        return self.pack_segments(plain, segments, provenance)
+
+    def pack_segments(self, plain: Value, segments: int, provenance: Sequence[str]) -> Value:
+        """`plain` in blocks of other segments than all who read it share."""
+        attrs = {"axis": 1, "block": self.block, "segments": segments}
+        return make_node("pack", [plain], attrs, (), provenance).output
+
+    def unpack(self, blocks: Value, like: Value, provenance: Sequence[str]) -> Value:
+        """`blocks`, which is `like` in blocks, in plain layout."""
+        if self.is_renaming(like):
+            return reshaped(blocks, like.type.static_shape, provenance)
+        if self.is_beginning(like):
+            return beginning(blocks, like.type.static_shape, provenance, [like.name])
+        return self.unpack_segments(blocks, like, self.segments(like), provenance)
+
+    def unpack_segments(
+        self, blocks: Value, like: Value, segments: int, provenance: Sequence[str]
+    ) -> Value:
+        """`blocks`, which is `like` in blocks of so many segments, in plain layout."""
+        size = like.type.static_shape[1]
+        attrs = {"axis": 1, "block": self.block, "segments": segments, "size": size}
+        return make_node("unpack", [blocks], attrs, (), provenance, [like.name]).output
+
+
+def reshaped(value: Value, shape: tuple[int, ...], provenance: Sequence[str] = ()) -> Value:
+    """A value under another shape; itself if it has that shape."""
+    if value.type.static_shape == shape:
+        return value
+    if isinstance(value, Constant):
+        return constant(np.asarray(value.data).reshape(shape), value.name)
+    return make_node("reshape", [value], {"shape": shape}, (), provenance).output
+
+
+def beginning(
+    value: Value, shape: tuple[int, ...], provenance: Sequence[str], names: Sequence[str] = ()
+) -> Value:
+    """The first elements of a value under a shape [1, C, 1, …]: a slice that may be a view."""
+    padded = reshaped(value, (1, value.type.elements, *shape[2:]), provenance)
+    attrs = {"starts": (0,) * len(shape), "stops": shape, "steps": (1,) * len(shape)}
+    return make_node("slice", [padded], attrs, (), provenance, names).output
+
+
+def has_channels(value: Value) -> bool:
+    """True if a value may be in blocks: of static shape, with channels and spatial dimensions."""
+    return value.type.rank >= 3 and value.type.is_static and value.type.elements > 0
+
+
+def is_depthwise(node: Node) -> bool:
+    """True if a convolution has one kernel for each channel, and makes one channel of it."""
+    channels = node.inputs[0].type.shape[1]
+    out, per_group = node.inputs[1].type.shape[:2]
+    return bool(node.attrs["groups"] == channels == out and per_group == 1 and channels != 1)
+
+
+def merged_groups(node: Node, block: int) -> int:
+    """The groups of a convolution, so many of them taken as one as fill whole blocks.
+
+    32 groups of 4 channels are 8 of 16, most of whose weights are zero. Groups stay apart if it is
+    less work to fill up each to whole blocks.
+    """
+    groups, (out, channels) = int(node.attrs["groups"]), node.inputs[1].type.static_shape[:2]
+    sizes = (channels, out // groups)
+    filled = max(-(-size // block) * block / size for size in sizes)
+    for together in range(1, min(groups, int(filled)) + 1):
+        if groups % together == 0 and not any(size * together % block for size in sizes):
+            return groups // together
+    return groups
+
+
+def _segments(graph: Graph, block: int) -> dict[Value, int]:
+    """For values whose channels a grouped convolution wants in segments how many.
+
+    Values that share their channels, like the operands of an addition, are of one family, which has
+    segments if all grouped convolutions that touch it want the same ones.
+    """
+    families = UnionFind()
+    wanted: dict[Value, set[int]] = {}
+    for node in graph.nodes:
+        for value in _same_channels(node):
+            families.union(node.outputs[0], value)
+    for node in graph.nodes:
+        if node.op != "conv" or node.attrs["groups"] == 1 or is_depthwise(node):
+            continue
+        groups = merged_groups(node, block)
+        for value in (node.inputs[0], node.output):
+            if has_channels(value):
+                wanted.setdefault(families[value], set()).add(_wanted(value, groups, block))
+    agreed = {family: next(iter(wants)) for family, wants in wanted.items() if len(wants) == 1}
+    agreed = {family: segments for family, segments in agreed.items() if segments > 1}
+    if not agreed:
+        return {}
+    values = [value for value in graph.values() if value in families.parents]
+    return {v: agreed[families[v]] for v in values if families[v] in agreed}
+
+
+def _same_channels(node: Node) -> Iterator[Value]:
+    """The operands whose channels are those of the result."""
+    result = node.outputs[0]
+    if len(node.outputs) != 1 or not has_channels(result):
+        return
+    elementwise = op_def(node.op).kind is OpKind.ELEMENTWISE
+    depthwise = node.op == "conv" and is_depthwise(node)
+    if elementwise or depthwise or node.op in KEEPS_CHANNELS:
+        channels = result.type.static_shape[1]
+        varying = [value for value in node.inputs if not isinstance(value, Constant)]
+        yield from (
+            value
+            for value in varying
+            if has_channels(value) and value.type.static_shape[1] == channels
+        )
+
+
+def _wanted(value: Value, groups: int, block: int) -> int:
+    """The segments of a value that a convolution of so many groups wants; 1 if none are needed."""
+    channels = value.type.static_shape[1] // groups
+    padded = -(-channels // block) * block
+    return groups if channels != padded <= _MOST_PADDING * channels else 1

@@ -1,0 +1,1 @@
+"""planish.targets.trials: kernels as libraries of their own, and running them on other machines."""
