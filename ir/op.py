@@ -16,7 +16,7 @@ class OpKind(enum.Enum):
     """How an op reads its inputs; fusion and lowering go by it."""
 
     ELEMENTWISE = "elementwise"  # out[i] from in[i], inputs broadcast as numpy does
-    MOVEMENT = "movement"  # each output element is one input element, or a fill
+    MOVEMENT = "movement"  # out[i] from in[j], j from i: an element, a fill, or a pair turned
     REDUCTION = "reduction"  # out[i] from a set of in[i, r]
     CONTRACTION = "contraction"  # sums of products: matmul and convolutions
     COMPOSITE = "composite"  # several stages over the same rows: softmax, layer_norm

@@ -24,6 +24,11 @@ def channel_dim(linear: Node) -> int:
     return linear.output.type.rank - 1 if linear.op == "matmul" else 1
 
 
+def input_channel_dim(linear: Node) -> int:
+    """The dimension of the first operand that the weights' input channels run along."""
+    return linear.inputs[0].type.rank - 1 if linear.op == "matmul" else 1
+
+
 def per_channel(data: np.ndarray, type_: TensorType, dim: int) -> np.ndarray | None:
     """`data` as float64[channels] if, broadcast to `type_`, it varies along `dim` only."""
     channels = type_.shape[dim]
@@ -58,6 +63,44 @@ def scale_channels(linear: Node, factor: np.ndarray) -> Value | Refusal:
         return Refusal("the scaled weights overflow")
     new = constant(data, weights.name)
     return emit(linear.op, linear.inputs[0], new, **linear.attrs)
+
+
+def scale_inputs(linear: Node, x: Value, factor: np.ndarray) -> Value | Refusal:
+    """The product, a conv or matmul, of x with its input channels scaled by `factor`, float64.
+
+    The new weights are rounded once. A Refusal where they overflow.
+    """
+    weights = linear.inputs[1]
+    assert isinstance(weights, Constant)
+    with np.errstate(all="ignore"):
+        wide = weights.data.astype(np.float64) * _along_inputs(linear, factor)
+        data = wide.astype(weights.data.dtype)
+    if not np.isfinite(data.astype(np.float64)).all():
+        return Refusal("the scaled weights overflow")
+    return emit(linear.op, x, constant(data, weights.name), **linear.attrs)
+
+
+def response(linear: Node, addend: np.ndarray) -> np.ndarray:
+    """What a conv without padding, or a matmul, makes of one number for each input channel.
+
+    float64[output channels]; the weights of a matmul are one matrix.
+    """
+    weights = linear.inputs[1]
+    assert isinstance(weights, Constant)
+    with np.errstate(all="ignore"):
+        terms = weights.data.astype(np.float64) * _along_inputs(linear, addend)
+        axes = (0,) if linear.op == "matmul" else tuple(range(1, terms.ndim))
+        return np.asarray(terms.sum(axes))
+
+
+def _along_inputs(linear: Node, vector: np.ndarray) -> np.ndarray:
+    """One number for each input channel, so that it broadcasts to the weights."""
+    weights = linear.inputs[1]
+    if linear.op == "matmul":  # [K, N]
+        return vector[:, None]
+    groups = linear.attrs["groups"]  # [O, C/groups, *K]; the O/groups rows of a group together
+    rows = np.repeat(vector.reshape(groups, -1), weights.type.static_shape[0] // groups, axis=0)
+    return rows.reshape(*rows.shape, *(1,) * (weights.type.rank - 2))
 
 
 def _scaled(linear: Node, weights: np.ndarray, factor: np.ndarray) -> np.ndarray:

@@ -7,6 +7,8 @@ import numpy as np
 from planish.ir.builder import emit
 from planish.ir.graph import Graph, Value, constant
 from planish.ir.target import Target
+from planish.passes import batch_norm_paths
+from planish.passes.batch_norm_paths import PARAMETERS, scale_and_shift
 from planish.passes.channels import (
     LINEAR,
     along_channels,
@@ -18,8 +20,6 @@ from planish.passes.channels import (
 from planish.passes.pattern import Match, const, op, value
 from planish.passes.rewrite import Refusal, Rule, rewrite
 
-_PARAMETERS = (const("scale"), const("bias"), const("mean"), const("var"))
-
 
 def fold_batch_norm(graph: Graph, target: Target) -> Graph:
     """Remove every `batch_norm`; with s = scale / sqrt(var + epsilon).
@@ -28,9 +28,10 @@ def fold_batch_norm(graph: Graph, target: Target) -> Graph:
         %2 = add(%1, @b)                    →      %2 = add(%1, (b - mean)·s + bias)
         %3 = batch_norm(%2, …, epsilon=…)
 
-    The same for conv_transpose and matmul with constant weights, and without the `add`. Where
-    there is nothing to fold into, or it has other users, constant parameters become `mul` and
-    `add`, others element-wise ops. The new weights are computed in float64 and rounded once.
+    The same for conv_transpose and matmul with constant weights, and without the `add`; also back
+    through padding, concat and the addition of two such products. Where there is nothing to fold
+    into, or it has other users, constant parameters become `mul` and `add`, others element-wise
+    ops. The new weights are computed in float64 and rounded once.
     """
     return rewrite(graph, RULES)
 
@@ -39,7 +40,7 @@ def _fold_into_linear(match: Match) -> Value | Refusal | None:
     linear = match.node("linear")
     if channel_dim(linear) != 1:
         return Refusal("the channels of the batch norm are not those of the matrix product")
-    scale, shift = _scale_and_shift(match)
+    scale, shift = scale_and_shift(match)
     if "b" in match.captured:
         before = per_channel(match.data("b"), linear.output.type, dim=1)
         if before is None:
@@ -51,17 +52,8 @@ def _fold_into_linear(match: Match) -> Value | Refusal | None:
     return emit("add", product, along_channels(shift, match.root.output.type, dim=1))
 
 
-def _scale_and_shift(match: Match) -> tuple[np.ndarray, np.ndarray]:
-    """Per-channel factor and addend in float64."""
-    names = ("scale", "bias", "mean", "var")
-    scale, bias, mean, var = (match.data(name).astype(np.float64) for name in names)
-    with np.errstate(all="ignore"):
-        factor = scale / np.sqrt(var + match.root.attrs["epsilon"])
-        return factor, bias - mean * factor
-
-
 def _decompose_constant(match: Match) -> Value:
-    scale, shift = (along_channels(v, match.root.output.type, 1) for v in _scale_and_shift(match))
+    scale, shift = (along_channels(v, match.root.output.type, 1) for v in scale_and_shift(match))
     return emit("add", emit("mul", match["x"], scale), shift)
 
 
@@ -81,8 +73,9 @@ _LINEAR = op(LINEAR, where=reads_constant_weights, single_use=True, name="linear
 _BIASED = op("add", _LINEAR, const("b"), commutative=True, single_use=True)
 
 RULES = (
-    Rule("fold into weights", op("batch_norm", _LINEAR, *_PARAMETERS), _fold_into_linear),
-    Rule("fold through bias", op("batch_norm", _BIASED, *_PARAMETERS), _fold_into_linear),
-    Rule("constant parameters", op("batch_norm", value("x"), *_PARAMETERS), _decompose_constant),
+    Rule("fold into weights", op("batch_norm", _LINEAR, *PARAMETERS), _fold_into_linear),
+    Rule("fold through bias", op("batch_norm", _BIASED, *PARAMETERS), _fold_into_linear),
+    *batch_norm_paths.RULES,
+    Rule("constant parameters", op("batch_norm", value("x"), *PARAMETERS), _decompose_constant),
     Rule("any parameters", op("batch_norm", *map(value, ("x", "s", "b", "m", "v"))), _decompose),
 )

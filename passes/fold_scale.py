@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from planish.ir.builder import emit
-from planish.ir.graph import Graph, Value
+from planish.ir.graph import Constant, Graph, Value, constant
 from planish.ir.target import Target
 from planish.passes.channels import (
     LINEAR,
@@ -15,7 +15,7 @@ from planish.passes.channels import (
     reads_constant_weights,
     scale_channels,
 )
-from planish.passes.pattern import Match, const, op
+from planish.passes.pattern import AnyConstant, Match, Operation, Pattern, const, op, value
 from planish.passes.rewrite import Refusal, Rule, rewrite
 
 
@@ -28,7 +28,8 @@ def fold_scale(graph: Graph, target: Target) -> Graph:
         %4 = add(%3, @b)
 
     For conv, conv_transpose and matmul with constant weights and no other users; `div` and
-    `neg` as `mul`. Not exact: weights are rounded once in place of results, an error of the same
+    `neg` as `mul`. Chains of factors and addends without weights become one of each: a batch norm
+    in two parts. Not exact: weights are rounded once in place of results, an error of the same
     size. It is refused where the weights would overflow.
     """
     return rewrite(graph, RULES)
@@ -79,6 +80,56 @@ def _add(match: Match) -> Value | Refusal | None:
     return emit("add", linear.output, total)
 
 
+# --- without weights before them
+
+
+def _merge(match: Match) -> Value | None:
+    """(x·c)·d = x·(c·d), (x + c) + d = x + (c + d)."""
+    name = match.root.op
+    both = _combined(name, match["c"], match["d"])
+    return None if both is None else _of_type(match, emit(name, match["x"], both))
+
+
+def _merge_affine(match: Match) -> Value | None:
+    """(x·c + b)·d = x·(c·d) + b·d."""
+    factor = _combined("mul", match["c"], match["d"])
+    addend = _combined("mul", match["b"], match["d"])
+    if factor is None or addend is None:
+        return None
+    return _of_type(match, emit("add", emit("mul", match["x"], factor), addend))
+
+
+def _of_type(match: Match, made: Value) -> Value | None:
+    return made if made.type == match.root.output.type else None
+
+
+def _combined(name: str, a: Value, b: Value) -> Value | None:
+    """Sum or product of constants, rounded once; None if it is larger than both, or overflows."""
+    assert isinstance(a, Constant)
+    assert isinstance(b, Constant)
+    wide = [np.asarray(c.data).astype(np.float64) for c in (a, b)]
+    try:
+        size = np.broadcast_shapes(wide[0].shape, wide[1].shape)
+    except ValueError:
+        return None
+    if int(np.prod(size)) > max(a.data.size, b.data.size):
+        return None
+    with np.errstate(all="ignore"):
+        result = wide[0] * wide[1] if name == "mul" else wide[0] + wide[1]
+        data = result.astype(a.data.dtype)
+    return constant(data) if np.isfinite(data.astype(np.float64)).all() else None
+
+
+def _float_constant(name: str) -> AnyConstant:
+    return const(name, lambda found: found.type.dtype.is_float)
+
+
+def _chain(name: str, inner: Pattern, constant_name: str) -> Operation:
+    second = _float_constant(constant_name)
+    return op(name, inner, second, commutative=True, single_use=True)
+
+
+_SCALED = _chain("mul", value("x"), "c")
 _LINEAR = op(LINEAR, where=reads_constant_weights, single_use=True, name="linear")
 _BIASED = op("add", _LINEAR, const("b"), commutative=True, single_use=True)
 
@@ -90,4 +141,7 @@ RULES = (
     Rule("divide weights and bias", op("div", _BIASED, const("s")), _scale),
     Rule("negate weights and bias", op("neg", _BIASED), _scale),
     Rule("add biases", op("add", _BIASED, const("c"), commutative=True), _add),
+    Rule("factors", _chain("mul", _SCALED, "d"), _merge),
+    Rule("addends", _chain("add", _chain("add", value("x"), "c"), "d"), _merge),
+    Rule("factor of a scaled sum", _chain("mul", _chain("add", _SCALED, "b"), "d"), _merge_affine),
 )

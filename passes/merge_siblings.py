@@ -19,7 +19,7 @@ from planish.passes.trace import Event, report
 _LAUNCH = 64 * 1024
 
 #: Ops that read some of their inputs at strides, so that a slice of a wider tensor is no copy.
-_READS_STRIDED = {"attention": (0, 1, 2)}
+_READS_STRIDED = {"attention": (0, 1, 2), "rotary_embedding": (0,)}
 
 Users = Mapping[Value, Sequence[tuple[Node | None, int]]]
 
@@ -32,9 +32,9 @@ def merge_siblings(graph: Graph, target: Target) -> Graph:
 
     Siblings read one value and differ in their weights only. It pays if fewer launches, and fewer
     readings of an input that no cache holds, save more than the slices cost. Slices are free for
-    who reads at strides (attention); all others need copies, also those that a sibling of its own
-    would have stored in place (padding, concatenation). So the branches of an inception module
-    stay apart, and a narrow pair of heads on a wide feature map becomes one.
+    who reads at strides (attention, rotary embedding); all others need copies, also those that a
+    sibling of its own would have stored in place (padding, concatenation). So the branches of an
+    inception module stay apart, and a narrow pair of heads on a wide feature map becomes one.
     """
     users = graph.users()
     plans: dict[Node, _Plan] = {}
@@ -164,11 +164,18 @@ def _refusal(plan: _Plan, users: Users, target: Target) -> Refusal | None:
 
 def _needs_copy(end: Node, users: Users) -> bool:
     """True if some user could not read a slice as cheaply as a whole tensor."""
-    return not all(_reads_in_place(user, number) for user, number in users[end.output])
+    return not all(_reads_in_place(user, number, users) for user, number in users[end.output])
 
 
-def _reads_in_place(user: Node | None, number: int) -> bool:
+def _reads_in_place(user: Node | None, number: int, users: Users) -> bool:
+    if user is not None and user.op == "reshape":  # heads come apart before they are turned
+        after = users[user.output]
+        return bool(after) and all(_turns_rows(reader, at) for reader, at in after)
     return user is not None and number in _READS_STRIDED.get(user.op, ())
+
+
+def _turns_rows(user: Node | None, number: int) -> bool:
+    return user is not None and user.op == "rotary_embedding" and number == 0
 
 
 def _merged(plan: _Plan, source: Value) -> Value:

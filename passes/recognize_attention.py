@@ -12,14 +12,11 @@ from planish.ir.builder import emit
 from planish.ir.graph import Constant, Graph, Node, Result, Value, constant
 from planish.ir.ops.attention import Sizes, Strides
 from planish.ir.target import Target
+from planish.passes.attention_masks import HIDDEN, apart, diagonal_of
 from planish.passes.attention_operands import RULES, producer, scaled
 from planish.passes.pattern import Match, op
 from planish.passes.rewrite import Refusal, Rule, rewrite
 from planish.passes.simplify_movement import RESHAPES
-
-#: Added to a score, a number up to this one hides it as putting the number in its place would:
-#: float32 has no two neighbours there that a score could tell apart.
-_HIDDEN = -1e30
 
 
 def recognize_attention(graph: Graph, target: Target) -> Graph:
@@ -132,7 +129,7 @@ def _before(node: Node) -> Iterator[tuple[Value, float, Value | None] | Refusal]
             condition, seen, hidden = emit("not", condition), hidden, seen
         if not isinstance(hidden, Constant) or hidden.data.size != 1 or seen.type.shape != shape:
             return
-        if hidden.data.item() > _HIDDEN:
+        if hidden.data.item() > HIDDEN:
             yield Refusal(f"{hidden.data.item()} in place of a score is not as good as -infinity")
             return
         zero = constant(np.zeros((), hidden.data.dtype))
@@ -237,8 +234,8 @@ def _of_heads(mask: Value, sizes: Sizes) -> Value | None:
 def _combined(masks: Sequence[Value], sizes: Sizes) -> tuple[list[Value], int | None]:
     """One mask, or none, and the diagonal of the constant triangular ones."""
     causal, added = None, []
-    for mask in masks:
-        diagonal = _diagonal(mask, sizes)
+    for mask in (part for whole in masks for part in apart(whole)):
+        diagonal = diagonal_of(mask, sizes)
         if diagonal is None:
             added.append(mask)
         else:
@@ -247,19 +244,3 @@ def _combined(masks: Sequence[Value], sizes: Sizes) -> tuple[list[Value], int | 
     for mask in added[1:]:
         total = [emit("add", total[0], mask)]
     return total, causal
-
-
-def _diagonal(mask: Value, sizes: Sizes) -> int | None:
-    """c where row m of the mask is 0 up to key m + c and hides what follows; else None."""
-    shape = (1, 1, sizes.queries, sizes.keys)
-    if not isinstance(mask, Constant) or mask.data.shape != shape:
-        return None
-    data = np.asarray(mask.data)[0, 0]
-    diagonal = int((data[0] == 0).sum()) - 1
-    seen = np.tri(sizes.queries, sizes.keys, diagonal, dtype=bool)
-    triangular = diagonal >= 0 and not seen.all()
-    return (
-        diagonal
-        if triangular and ((data == 0) == seen).all() and (data[~seen] <= _HIDDEN).all()
-        else None
-    )

@@ -12,6 +12,7 @@ from planish.ir.builder import emit
 from planish.ir.dim import DimLike
 from planish.ir.graph import Constant, Graph, Node, Result, Value, constant
 from planish.ir.target import Target
+from planish.passes.arithmetic_form import number_of
 from planish.passes.pattern import Match, const, op, value
 from planish.passes.rewrite import Refusal, Rule, rewrite
 
@@ -57,8 +58,8 @@ class _Path:
     def shifted(self, found: Value) -> tuple[Value, float] | None:
         """x and the number in x + number."""
         for inner, number in _pairs(self.inputs(found, "add")):
-            if _number(number) is not None:
-                return inner, _number(number) or 0.0
+            if number_of(number) is not None:
+                return inner, number_of(number) or 0.0
         return None
 
     def product(self, found: Value) -> Iterator[tuple[Value, Value]]:
@@ -83,10 +84,10 @@ class _Path:
         return node.inputs[0], node.attrs["axes"]
 
     def _scaled_sum(self, found: Value) -> tuple[Node, float] | None:
-        readings = [(a, _number(b)) for a, b in self.product(found)]
+        readings = [(a, number_of(b)) for a, b in self.product(found)]
         divided = self.inputs(found, "div")
-        if divided is not None and _number(divided[1]):
-            readings.append((divided[0], 1.0 / (_number(divided[1]) or 1.0)))
+        if divided is not None and number_of(divided[1]):
+            readings.append((divided[0], 1.0 / (number_of(divided[1]) or 1.0)))
         for inner, factor in readings:
             inner = self.kept(inner)
             if factor is not None and self.inputs(inner, "reduce_sum") is not None:
@@ -111,20 +112,13 @@ class _Path:
             return None
         if operands[0] is operands[1] and self.nodes[-1].op == "mul":
             return operands[0]
-        return operands[0] if self.nodes[-1].op == "pow" and _number(operands[1]) == 2 else None
+        return operands[0] if self.nodes[-1].op == "pow" and number_of(operands[1]) == 2 else None
 
 
 def _pairs(inputs: tuple[Value, ...] | None) -> Iterator[tuple[Value, Value]]:
     if inputs is not None:
         yield inputs[0], inputs[1]
         yield inputs[1], inputs[0]
-
-
-def _number(found: Value) -> float | None:
-    """The number that a constant of one element holds."""
-    if isinstance(found, Constant) and found.data.size == 1 and found.type.dtype.is_float:
-        return float(found.data.item())
-    return None
 
 
 def _count(found: Value, axes: Sequence[int]) -> int | None:
@@ -161,10 +155,10 @@ def _inverse_of(path: _Path, found: Value) -> _Inverse | None:
         return _deviation(path, inverted[0])
     divided = path.inputs(found, "div")
     if divided is not None:
-        return _deviation(path, divided[1]) if _number(divided[0]) == 1 else None
+        return _deviation(path, divided[1]) if number_of(divided[0]) == 1 else None
     power = path.inputs(found, "pow")
     if power is not None:
-        return _variance(path, power[0]) if _number(power[1]) == -0.5 else None
+        return _variance(path, power[0]) if number_of(power[1]) == -0.5 else None
     return None
 
 
@@ -172,7 +166,7 @@ def _deviation(path: _Path, found: Value) -> _Inverse | None:
     root = path.inputs(path.kept(found), "sqrt")
     if root is None:
         power = path.inputs(path.kept(found), "pow")
-        if power is None or _number(power[1]) != 0.5:
+        if power is None or number_of(power[1]) != 0.5:
             return None
         root = power
     return _variance(path, root[0])
@@ -344,7 +338,7 @@ def _unshifted(match: Match) -> Value | None:
     axis, path = root.attrs["axis"], _Path([root])
     top = path.kept(match["top"])
     for inner, bound in _pairs(path.inputs(top, "maximum")):
-        if _number(bound) == -math.inf:
+        if number_of(bound) == -math.inf:
             top = path.kept(inner)
     terms = path.inputs(top, "reduce_max")
     if terms is None or terms[0] is not x or x.type != root.output.type:

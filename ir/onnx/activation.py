@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
 from planish.ir.errors import UnsupportedModel
 from planish.ir.graph import Value
 from planish.ir.onnx.call import Call, product
+from planish.ir.ops.activation import GELU_FORMS
 from planish.ir.types import DType
 
 
@@ -75,38 +74,11 @@ def shrink(call: Call) -> Value:
     return call.emit("where", below, call.emit("add", x, call.like(bias, x)), high)
 
 
-def _hard_sigmoid(call: Call, x: Value, alpha: float, beta: float) -> Value:
+def hard_sigmoid(call: Call) -> Value:
+    """max(0, min(1, alpha · x + beta)); as arithmetic, so that weights before it take the line."""
+    x, alpha, beta = call.value(0), call.number("alpha", 0.2), call.number("beta", 0.5)
     line = call.emit("add", call.emit("mul", x, call.like(alpha, x)), call.like(beta, x))
     return call.emit("minimum", call.emit("maximum", line, call.like(0, x)), call.like(1, x))
-
-
-def hard_sigmoid(call: Call) -> Value:
-    """max(0, min(1, alpha · x + beta))."""
-    alpha, beta = call.number("alpha", 0.2), call.number("beta", 0.5)
-    return _hard_sigmoid(call, call.value(0), alpha, beta)
-
-
-def hard_swish(call: Call) -> Value:
-    """x · hard_sigmoid(x) with alpha 1/6 and beta 1/2."""
-    x = call.value(0)
-    return call.emit("mul", x, _hard_sigmoid(call, x, 1 / 6, 0.5))
-
-
-def _softplus(call: Call, x: Value) -> Value:
-    """log(1 + eˣ), written so that no eˣ overflows."""
-    tail = call.emit("log1p", call.emit("exp", call.emit("neg", call.emit("abs", x))))
-    return call.emit("add", call.emit("relu", x), tail)
-
-
-def softplus(call: Call) -> Value:
-    """log(1 + eˣ)."""
-    return _softplus(call, call.value(0))
-
-
-def mish(call: Call) -> Value:
-    """x · tanh(softplus(x))."""
-    x = call.value(0)
-    return call.emit("mul", x, call.emit("tanh", _softplus(call, x)))
 
 
 def softsign(call: Call) -> Value:
@@ -118,23 +90,17 @@ def softsign(call: Call) -> Value:
 def swish(call: Call) -> Value:
     """x · sigmoid(alpha · x)."""
     x, alpha = call.value(0), call.number("alpha", 1.0)
-    scaled = x if alpha == 1 else call.emit("mul", x, call.like(alpha, x))
-    return call.emit("mul", x, call.emit("sigmoid", scaled))
+    if alpha == 1:
+        return call.emit("silu", x)
+    return call.emit("mul", x, call.emit("sigmoid", call.emit("mul", x, call.like(alpha, x))))
 
 
 def gelu(call: Call) -> Value:
     """x/2 · (1 + erf(x/√2)), or the tanh approximation."""
-    x, approximate = call.value(0), call.text("approximate", "none")
-    if approximate == "none":
-        inner = call.emit("erf", call.emit("mul", x, call.like(math.sqrt(0.5), x)))
-    elif approximate == "tanh":
-        cube = call.emit("mul", x, call.emit("mul", x, x))
-        bent = call.emit("add", x, call.emit("mul", cube, call.like(0.044715, x)))
-        inner = call.emit("tanh", call.emit("mul", bent, call.like(math.sqrt(2 / math.pi), x)))
-    else:
+    approximate = call.text("approximate", "none")
+    if approximate not in GELU_FORMS:
         raise UnsupportedModel(f"its approximation '{approximate}' is neither none nor tanh")
-    half = call.emit("mul", x, call.like(0.5, x))
-    return call.emit("mul", half, call.emit("add", inner, call.like(1, x)))
+    return call.emit("gelu", call.value(0), approximate=approximate)
 
 
 def softmax(call: Call) -> Value:

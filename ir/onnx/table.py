@@ -11,6 +11,7 @@ from __future__ import annotations
 from planish.ir.extension import custom_converter
 from planish.ir.onnx import (
     activation,
+    attention,
     convolution,
     einsum,
     elementwise,
@@ -101,18 +102,18 @@ OPS: dict[str, Row] = {
     "Elu": ((6, activation.elu),),
     "Gelu": ((20, activation.gelu),),
     "HardSigmoid": ((6, activation.hard_sigmoid),),
-    "HardSwish": ((14, activation.hard_swish),),
+    "HardSwish": ((14, unary("hard_swish")),),
     "Hardmax": ((1, activation.hardmax_of_rows), (13, activation.hardmax)),
     "LeakyRelu": ((6, activation.leaky_relu),),
     "LogSoftmax": ((1, activation.softmax_of_rows), (13, activation.softmax)),
-    "Mish": ((18, activation.mish),),
+    "Mish": ((18, unary("mish")),),
     "PRelu": ((7, activation.prelu),),
     "Relu": ((1, unary("relu")),),
     "Selu": ((6, activation.selu),),
     "Shrink": ((9, activation.shrink),),
     "Sigmoid": ((1, unary("sigmoid")),),
     "Softmax": ((1, activation.softmax_of_rows), (13, activation.softmax)),
-    "Softplus": ((1, activation.softplus),),
+    "Softplus": ((1, unary("softplus")),),
     "Softsign": ((1, activation.softsign),),
     "Swish": ((24, activation.swish),),
     "ThresholdedRelu": ((10, activation.thresholded_relu),),
@@ -189,6 +190,8 @@ OPS: dict[str, Row] = {
     "InstanceNormalization": ((6, normalization.instance_norm),),
     "LayerNormalization": ((17, normalization.layer_norm),),
     "LpNormalization": ((1, normalization.lp_norm),),
+    # attention
+    "RotaryEmbedding": ((23, attention.rotary_embedding),),
     # recurrent cells
     "GRU": ((7, recurrent.gru),),
     "LSTM": ((7, recurrent.lstm),),

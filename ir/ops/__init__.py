@@ -10,6 +10,7 @@ from planish.ir.errors import InvalidGraph
 from planish.ir.extension import custom_names, custom_op
 from planish.ir.op import OpDef
 from planish.ir.ops import (
+    activation,
     attention,
     composite,
     contraction,
@@ -22,6 +23,8 @@ from planish.ir.ops import (
     reduction,
     region,
     resize,
+    rotary,
+    winograd,
 )
 
 OPS: Mapping[str, OpDef] = MappingProxyType(
@@ -29,6 +32,7 @@ OPS: Mapping[str, OpDef] = MappingProxyType(
         definition.name: definition
         for definition in (
             *elementwise.OPS,
+            *activation.OPS,
             *movement.OPS,
             *indexing.OPS,
             *resize.OPS,
@@ -36,8 +40,10 @@ OPS: Mapping[str, OpDef] = MappingProxyType(
             *pooling.OPS,
             *contraction.OPS,
             *convolution.OPS,
+            *winograd.OPS,
             *composite.OPS,
             *attention.OPS,
+            *rotary.OPS,
             *recurrent.OPS,
             *region.OPS,
         )

@@ -10,6 +10,7 @@ from planish.ir.errors import ScheduleError
 from planish.ir.graph import Graph, Node, Value
 from planish.ir.op import OpKind
 from planish.ir.ops import op_def
+from planish.ir.ops.winograd import PATCH, STEP, patches
 from planish.ir.schedule import Schedule
 from planish.passes.fuse import inner_root
 from planish.passes.local.loop import Loop, whole_axis
@@ -73,12 +74,24 @@ class _Tiles:
 
 
 @dataclass(frozen=True, slots=True)
+class _Patches:
+    """H and W of `out`[N, C, H, W, c] as (tiles, size, 2, 2): patches of pixels, in tiles."""
+
+    size: int
+
+    def tiled(self, shape: Sequence[int]) -> tuple[int, ...]:
+        line = _Tiles(2, self.size)
+        count, size = line.tiled((*shape[:2], patches(shape[2], shape[3])))[2:]
+        return (*shape[:2], count, size, STEP, STEP, *shape[4:])
+
+
+@dataclass(frozen=True, slots=True)
 class _Anchored:
     """An anchor's stages, the axis of `out` for each of theirs by position, and its tiles."""
 
     stages: tuple[Stage, ...]
     positions: Mapping[str, Mapping[str, int]]  # stage that out reads → its axis → out's position
-    tiles: _Tiles | None = None
+    tiles: _Tiles | _Patches | None = None
     flatten: bool = False
 
 
@@ -201,6 +214,21 @@ def _blocked_conv(node: Node, plan: Schedule) -> _Anchored:
         flat, shape = tuple(a for a in _BLOCKED if a != "oh"), (n, oc, oh * ow, oci)
         return _contraction(flat, shape, over, _Tiles(2, tile), flatten=True, chunk=chunk)
     return _contraction(_BLOCKED, (n, oc, oh, ow, oci), over, _Tiles(3, tile), chunk=chunk)
+
+
+def _winograd_conv(node: Node, plan: Schedule) -> _Anchored:
+    n, oc, height, width, oci = node.output.type.static_shape
+    ic, ici = node.inputs[1].type.static_shape[3:5]
+    tiles = _Patches(int(plan.choice("p")))
+    _, _, count, size, *_ = tiles.tiled((n, oc, height, width, oci))
+    patch, axes = (PATCH, PATCH), ("n", "oc", "t", "p", "i", "j", "oci")
+    order = ("n", "t", "i", "j", "ic", "p", "ici")
+    v = _stage("v", (n, count, *patch, ic, size, ici), (), order)
+    over = [("ic", ic), ("ici", ici)]
+    reads: dict[str, Links | None] = {"v": {axis: axis for axis in order}}
+    acc = _stage("acc", (n, oc, count, size, *patch, oci), over, axes, reads)
+    positions = {a: i for i, a in enumerate(axes) if a not in ("i", "j")}
+    return _Anchored((v, acc), {"acc": positions}, tiles)
 
 
 def _blocked_depthwise_conv(node: Node, plan: Schedule) -> _Anchored:
@@ -347,6 +375,7 @@ _ANCHORED: dict[str, Callable[[Node, Schedule], _Anchored]] = {
     "conv": _conv,
     "matmul": _matmul,
     "packed_matmul": _matmul,
+    "winograd_conv": _winograd_conv,
     **dict.fromkeys(("reduce_sum", "reduce_mean", "reduce_max", "reduce_min"), _reduce),
     "reduce_prod": _reduce,
     **dict.fromkeys(("arg_max", "arg_min"), _arg_reduce),

@@ -176,26 +176,97 @@ class Tiling:
         """Number of tiles."""
         return -(-self.extent // self.size)
 
+    @property
+    def axes(self) -> slice:
+        """Where the axes of tiles are among those of `out`."""
+        return slice(self.axis, self.axis + 2)
+
+    @property
+    def overlaps(self) -> bool:
+        """True if a tile is moved back over the one before."""
+        return self.extent % self.size != 0
+
     def tiled(self, shape: Sequence[int]) -> tuple[int, ...]:
         """`shape` with the axis replaced by (tiles, size)."""
         return (*shape[: self.axis], self.count, self.size, *shape[self.axis + 1 :])
 
+    def untiled(self, shape: Sequence[int]) -> tuple[int, ...]:
+        """The inverse of `tiled`."""
+        return (*shape[: self.axis], self.extent, *shape[self.axis + 2 :])
+
     def whole(self, idx: Indices) -> Indices:
         """Indices without tiles: (tile, within) joined into the place on the axis."""
         start = idx[self.axis] * self.size
-        if self.extent % self.size:
+        if self.overlaps:
             start = tirx.min(start, self.extent - self.size)
         return (*idx[: self.axis], start + idx[self.axis + 1], *idx[self.axis + 2 :])
+
+
+@dataclass(slots=True)
+class Patches:
+    """An image of `out`[N, C, H, W, c] in patches of 2x2 pixels, and those in tiles of `size`.
+
+    Patches are counted along rows; a last one of an odd row or column, and a last tile, are moved
+    back as those of `Tiling`. `out` has the axes (tile, patch, row, column) in place of H and W.
+    """
+
+    height: int
+    width: int
+    size: int
+    here: Indices = ()
+    _line: Tiling = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._line = Tiling(2, -(-self.height // 2) * -(-self.width // 2), self.size)
+
+    @property
+    def count(self) -> int:
+        """Number of tiles."""
+        return self._line.count
+
+    @property
+    def axes(self) -> slice:
+        """Where the axes of tiles are among those of `out`."""
+        return slice(2, 6)
+
+    @property
+    def overlaps(self) -> bool:
+        """True if a tile or a patch is moved back over the one before."""
+        return self._line.overlaps or self.height % 2 != 0 or self.width % 2 != 0
+
+    def tiled(self, shape: Sequence[int]) -> tuple[int, ...]:
+        """`shape` with the image replaced by (tiles, size, 2, 2)."""
+        return (*shape[:2], self.count, self.size, 2, 2, *shape[4:])
+
+    def untiled(self, shape: Sequence[int]) -> tuple[int, ...]:
+        """The inverse of `tiled`."""
+        return (*shape[:2], self.height, self.width, *shape[6:])
+
+    def corner(self, tile: Expr, patch: Expr) -> tuple[Expr, Expr]:
+        """Row and column of the first pixel of a patch."""
+        columns = -(-self.width // 2)
+        number = self._line.whole((0, 0, tile, patch))[2]
+        row, column = tirx.floordiv(number, columns) * 2, tirx.floormod(number, columns) * 2
+        if self.height % 2:
+            row = tirx.min(row, self.height - 2)
+        if self.width % 2:
+            column = tirx.min(column, self.width - 2)
+        return row, column
+
+    def whole(self, idx: Indices) -> Indices:
+        """Indices without tiles: (tile, patch, row, column) joined into the pixel."""
+        row, column = self.corner(idx[2], idx[3])
+        return (*idx[:2], row + idx[4], column + idx[5], *idx[6:])
 
 
 @dataclass(slots=True)
 class Stages:
     """The stored tensors of a kernel under construction, by stage name, with their axis names.
 
-    `tiling` is set by an anchor whose `acc`, and so `out`, has one axis in tiles.
+    `tiling` is set by an anchor whose `acc`, and so `out`, is in tiles.
     """
 
-    tiling: Tiling | None = None
+    tiling: Tiling | Patches | None = None
     bindings: Bindings = field(default_factory=Bindings)
     tensors: dict[str, te.Tensor] = field(default_factory=dict)
     axes: dict[str, tuple[str, ...]] = field(default_factory=dict)

@@ -90,6 +90,41 @@ def _silu(g: _Growing, x: Value) -> Value:
     return g.emit("mul", x, g.emit("sigmoid", x))
 
 
+def _hard_swish(g: _Growing, x: Value) -> Value:
+    three, six = constant(np.float32(3)), constant(np.float32(6))
+    line = g.emit("minimum", g.emit("relu", g.emit("add", x, three)), six)
+    return g.emit("div", g.emit("mul", x, line), six)
+
+
+def _rotary(g: _Growing, x: Value) -> Value:
+    """Rows turned, in halves or interleaved; a value whose rows have no pairs is negated."""
+    shape = x.type.static_shape
+    half, zeros, ones = shape[-1] // 2, (0,) * (len(shape) - 1), (1,) * (len(shape) - 1)
+    if shape[-1] % 2 or not half:
+        return g.emit("neg", x)
+    cos, sin = (g.data(*shape[-2:-1], shape[-1]) for _ in range(2))
+    if g.flip():
+        parts = [
+            g.emit("slice", x, starts=(*zeros, k), stops=shape, steps=(*ones, 2)) for k in (0, 1)
+        ]
+        columns = [g.emit("reshape", part, shape=(*shape[:-1], half, 1)) for part in parts]
+        mixed = g.emit("concat", g.emit("neg", columns[1]), columns[0], axis=len(shape))
+        quarter = g.emit("reshape", mixed, shape=shape)
+    else:
+        first, second = (
+            g.emit(
+                "slice",
+                x,
+                starts=(*zeros, k * half),
+                stops=(*shape[:-1], (k + 1) * half),
+                steps=(*ones, 1),
+            )
+            for k in (0, 1)
+        )
+        quarter = g.emit("concat", g.emit("neg", second), first, axis=len(shape) - 1)
+    return g.emit("add", g.emit("mul", x, cos), g.emit("mul", quarter, sin))
+
+
 def _clip(g: _Growing, x: Value) -> Value:
     low, high = constant(np.float32(0)), constant(np.float32(g.below(6, 1)))
     return g.emit("minimum", g.emit("maximum", x, low), high)
@@ -337,7 +372,8 @@ def _resize(g: _Growing, x: Value) -> Value:
 
 
 _ANY: tuple[Grow, ...] = (
-    _unary, _unary, _positive, _gelu, _silu, _clip, _with_constant, _with_constant, _with_constant,
+    _unary, _unary, _positive, _gelu, _silu, _hard_swish, _rotary, _clip, _with_constant,
+    _with_constant, _with_constant,
     _binary, _binary, _binary, _broadcasting, _where, _mask, _reshape, _transpose, _broadcast,
     _slice, _pad, _concat, _split, _gather, _reduce, _softmax, _layer_norm,
 )  # fmt: skip

@@ -40,7 +40,22 @@ def _data(draw: Draw, shape: tuple[int, ...], low: float = -1.5, high: float = 1
 
 
 def _unary(draw: Draw, x: Value, pool: list[Value]) -> Value:
-    return emit(draw(st.sampled_from(("relu", "neg", "abs", "sigmoid", "tanh", "sin"))), x)
+    kinds = ("relu", "neg", "abs", "sigmoid", "tanh", "sin", "silu", "hard_swish")
+    return emit(draw(st.sampled_from(kinds)), x)
+
+
+def _activation(draw: Draw, x: Value, pool: list[Value]) -> Value:
+    """GELU, SiLU or hard swish as arithmetic."""
+    one, half = constant(np.array(1.0)), constant(np.array(0.5))
+    kind = draw(st.sampled_from(("erf", "sigmoid", "clip")))
+    if kind == "erf":
+        step = emit("add", emit("erf", emit("div", x, constant(np.sqrt(np.array(2.0))))), one)
+        return emit("mul", emit("mul", x, half), step)
+    if kind == "sigmoid":
+        return emit("mul", emit("sigmoid", x), x)
+    three, six = constant(np.array(3.0)), constant(np.array(6.0))
+    line = emit("relu", emit("add", x, three))
+    return emit("div", emit("mul", x, emit("minimum", line, six)), six)
 
 
 def _with_constant(draw: Draw, x: Value, pool: list[Value]) -> Value:
@@ -185,8 +200,8 @@ def _pool(draw: Draw, x: Value, pool: list[Value]) -> Value:
 
 
 _ANY = (
-    _unary, _with_constant, _with_constant, _binary, _power, _reshape, _transpose, _broadcast,
-    _slice, _pad, _reduce, _cast, _concat, _constants_only,
+    _unary, _activation, _with_constant, _with_constant, _binary, _power, _reshape, _transpose,
+    _broadcast, _slice, _pad, _reduce, _cast, _concat, _constants_only,
 )  # fmt: skip
 _CHANNELS = (_batch_norm, _batch_norm)
 _SPATIAL = (_conv, _conv, _conv_transpose, _conv_transpose, _pool)

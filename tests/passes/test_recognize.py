@@ -11,6 +11,7 @@ from planish.ir.graph import Graph, Input, Value, constant
 from planish.ir.types import tensor
 from planish.passes.merge_siblings import merge_siblings
 from planish.passes.pass_ import Pass
+from planish.passes.recognize_activations import recognize_activations
 from planish.passes.recognize_attention import recognize_attention
 from planish.passes.recognize_norms import recognize_norms
 from planish.passes.trace import recording
@@ -40,6 +41,35 @@ def test_columns_are_not_transposed_to_be_normalised() -> None:
     deviation = emit("sqrt", emit("add", mean, constant(np.float32(1e-5))))
     graph = Graph((x,), (emit("div", x, deviation),))
     assert _refusals(recognize_norms, graph) == ["the normalised dimensions are not the last"]
+
+
+def test_an_erf_that_someone_else_reads_is_not_computed_twice() -> None:
+    x = _input("x", 4, 8)
+    bent = emit("erf", emit("mul", x, constant(np.float32(0.70710677))))
+    sum_ = emit("add", bent, constant(np.float32(1)))
+    gelu = emit("mul", emit("mul", x, constant(np.float32(0.5))), sum_)
+    graph = Graph((x,), (gelu, bent))
+    assert _refusals(recognize_activations, graph) == ["erf has other users"]
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float64"])
+def test_the_factors_of_an_activation_are_as_exact_as_its_type(dtype: str) -> None:
+    """0.7071 is 1/√2 in float16, not in float64."""
+    x = Input(tensor(dtype, (4, 8)), "x")
+    scalar = np.dtype(dtype).type
+    bent = emit("erf", emit("mul", x, constant(np.asarray(scalar(0.7071)))))
+    sum_ = emit("add", bent, constant(np.asarray(scalar(1))))
+    graph = Graph((x,), (emit("mul", emit("mul", x, constant(np.asarray(scalar(0.5)))), sum_),))
+    after = recognize_activations(graph, TARGET)
+    assert (_ops(after) == ["gelu"]) == (dtype == "float16")
+
+
+def test_arithmetic_of_any_length_is_read_in_bounded_time() -> None:
+    x = value = _input("x", 4)
+    for _ in range(3000):
+        value = emit("mul", emit("add", value, x), x)  # type: ignore[assignment]
+    graph = Graph((x,), (value,))
+    assert recognize_activations(graph, TARGET) is graph
 
 
 def _attention(x: Value, hidden: float) -> tuple[Value, Value]:

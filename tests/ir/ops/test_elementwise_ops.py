@@ -40,6 +40,9 @@ UNARY = {
     "sign": ("Sign", -9, 9),
     "reciprocal": ("Reciprocal", -9, 9),
     "relu": ("Relu", -9, 9),
+    "hard_swish": ("HardSwish", -5, 5),
+    "mish": ("Mish", -20, 40),
+    "softplus": ("Softplus", -20, 40),
 }
 
 
@@ -55,6 +58,35 @@ def test_unary(name, case, run_op, onnx_op, rng):
 @pytest.mark.parametrize("name", UNARY)
 def test_nan_stays_nan(name, run_op):
     assert np.isnan(run_op(name, np.float32(np.nan)))
+
+
+@pytest.mark.parametrize("approximate", ["none", "tanh"])
+def test_gelu(approximate, run_op, onnx_op, rng):
+    x = rng.uniform(-6, 6, (7, 33)).astype(np.float32)
+    expected = onnx_op("Gelu", x, approximate=approximate)
+    found = run_op("gelu", x, approximate=approximate)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+    assert np.isnan(run_op("gelu", np.float32(np.nan), approximate=approximate))
+
+
+def test_silu(run_op, onnx_op, rng):
+    x = rng.uniform(-9, 9, (7, 33)).astype(np.float32)
+    expected = x * onnx_op("Sigmoid", x)
+    np.testing.assert_allclose(run_op("silu", x), expected, rtol=1e-5, atol=1e-6)
+    assert np.isnan(run_op("silu", np.float32(np.nan)))
+
+
+def test_gelu_of_an_unknown_form():
+    with pytest.raises(InvalidGraph, match="approximate must be one of none, tanh, got 'sin'"):
+        op_def("gelu").infer([tensor("float32", (2,))], {"approximate": "sin"})
+
+
+def test_activations_far_out(run_op):
+    """Where exp(x) overflows, and where the result is much smaller than 1."""
+    x = np.array([-60, 1000], np.float32)
+    np.testing.assert_allclose(run_op("softplus", x), [np.exp(-60.0), 1000], rtol=1e-6)
+    np.testing.assert_allclose(run_op("mish", x), [-60 * np.exp(-60.0), 1000], rtol=1e-6)
+    np.testing.assert_allclose(run_op("silu", x), [-60 * np.exp(-60.0), 1000], rtol=1e-6)
 
 
 BINARY = {

@@ -27,7 +27,7 @@ def _kernel(op: str, *shapes: tuple[int, ...], choices: dict[str, object], **att
     return local.with_schedule(kernel, Schedule.of("test", choices.items()))
 
 
-MATMUL = _kernel("matmul", (12, 20), (20, 24), choices={"m": 4})
+MATMUL = _kernel("matmul", (12, 20), (20, 24), choices={"m": 4, "chunk": 20})
 SOFTMAX = _kernel("softmax", (6, 5, 32), choices={"lanes": 8}, axis=2)
 POOL = _kernel(
     "pool", (1, 4, 9, 9), choices={}, kind="max", window=(1, 1, 3, 3), strides=(1, 1, 1, 1),
@@ -84,17 +84,19 @@ def test_a_register_tile_of_a_matmul() -> None:
 
 def test_stages_of_rows_under_one_loop() -> None:
     kernel = local.fuse(SOFTMAX, "out", ["d0", "d1"])
-    for stage in ("sum", "sum_part", "exp", "max", "max_part"):
+    for stage in ("sum", "sum_2", "sum_part", "exp", "max", "max_2", "max_part"):
         kernel = local.compute_at(kernel, stage, "out", "d0_d1")
     kernel = local.reorder(kernel, "max_part", ["ko", "lane"])
     kernel = local.vectorize(kernel, "max_part", "lane")
     kernel = local.vectorize(kernel, "exp", "k", lanes=8)
     assert _shown(kernel) == [
         "max_part @out.d0_d1: d0:1 d1:1 (ko):4 |lane|:8",
-        "max @out.d0_d1: d0:1 d1:1 (k):8",
+        "max_2 @out.d0_d1: d0:1 d1:1 lane:2",
+        "max @out.d0_d1: d0:1 d1:1",
         "exp @out.d0_d1: d0:1 d1:1 k.o:4 |k.v|:8",
         "sum_part @out.d0_d1: d0:1 d1:1 lane:8 (ko):4",
-        "sum @out.d0_d1: d0:1 d1:1 (k):8",
+        "sum_2 @out.d0_d1: d0:1 d1:1 lane:2",
+        "sum @out.d0_d1: d0:1 d1:1",
         "out: d0_d1:30 d2:32",
     ]
 
@@ -257,10 +259,15 @@ REFUSALS: dict[str, tuple[Node, Callable[[Node], Node], str]] = {
         lambda k: local.reverse_compute_at(k, "out", "exp", "d0"),
         "'out' reads 'sum' too, which is not computed under that loop",
     ),
+    "inline partial results": (
+        SOFTMAX,
+        lambda k: local.inline(k, "max_2"),
+        "'max_2' has partial results, each of them read once more",
+    ),
     "reverse needs all": (
         SOFTMAX,
-        lambda k: local.reverse_compute_at(k, "max", "max_part", "lane"),
-        "'max' needs all of axis 'lane' of 'max_part' at once",
+        lambda k: local.reverse_compute_at(k, "max_2", "max_part", "lane"),
+        "'max_2' needs all of axis 'lane' of 'max_part' at once",
     ),
     "scope": (
         MATMUL,
@@ -271,7 +278,7 @@ REFUSALS: dict[str, tuple[Node, Callable[[Node], Node], str]] = {
         MATMUL, lambda k: local.set_scope(k, "out", "local"), "not a buffer of the kernel's own"
     ),
     "large local buffer": (
-        _kernel("matmul", (256, 8), (8, 256), choices={"m": 4}),
+        _kernel("matmul", (256, 8), (8, 256), choices={"m": 4, "chunk": 8}),
         lambda k: local.set_scope(k, "acc", "local"),
         "'acc' holds 262144 bytes at once, at most 65536 can be local",
     ),
