@@ -11,6 +11,7 @@ from planish.autotune.spaces import (
     pointwise,
     rows,
     window,
+    winograd,
 )
 from planish.autotune.spaces.space import Choices, Space, anchor_of
 from planish.ir.extension import custom_op
@@ -21,7 +22,7 @@ from planish.ir.ops import op_def
 #: Every space, by name; a tuning log names them.
 SPACES: dict[str, Space] = {
     module.SPACE.name: module.SPACE
-    for module in (pointwise, conv, plain_conv, matmul, rows, window, attention, loops)
+    for module in (pointwise, conv, plain_conv, matmul, winograd, rows, window, attention, loops)
 }
 _BY_ANCHOR = {anchor: space for space in SPACES.values() for anchor in space.anchors}
 

@@ -13,7 +13,8 @@ from planish.autotune.spaces.space import (
     Points,
     Space,
     Steps,
-    finishing,
+    epilogues,
+    finish_cost,
     moving,
     partial_sum,
     required_anchor,
@@ -53,7 +54,8 @@ def options(kernel: Node, target: Target) -> Mapping[str, tuple[Any, ...]]:
     """Choices: `flatten`, `oc` (channel blocks in a tile), `ow` (columns in a tile), `outer`
     (what the outermost loop runs over: channels or pixels), `share` (what cores take of the work:
     a part of those loops, or of the rows, so that each keeps its part of an image), `chunk`
-    (blocks of input channels in a partial sum), `parallel`.
+    (blocks of input channels in a partial sum), `epilogue` (its loops unrolled, or not where the
+    sums are in memory), `parallel`.
     """
     flatten = (True, False) if _may_flatten(kernel) else (False,)
     blocks = required_anchor(kernel).output.type.static_shape[1]
@@ -67,6 +69,7 @@ def options(kernel: Node, target: Target) -> Mapping[str, tuple[Any, ...]]:
         "outer": outer,
         "share": ("loops", "rows"),
         "chunk": (_chunk(kernel),),
+        "epilogue": epilogues(_is_partial(kernel)),
         "parallel": (False, True),
     }
 
@@ -79,10 +82,10 @@ def _chunk(kernel: Node) -> int:
     return partial_sum(blocks, kh * kw * inner)
 
 
-def _is_partial(kernel: Node, choices: Choices) -> bool:
+def _is_partial(kernel: Node) -> bool:
     """True if there is a stage `part`."""
     blocks = required_anchor(kernel).inputs[1].type.static_shape[1]
-    return _is_dense(kernel) and choices["chunk"] != blocks
+    return _is_dense(kernel) and _chunk(kernel) != blocks
 
 
 def _legal(kernel: Node, target: Target, points: Points) -> np.ndarray:
@@ -113,7 +116,7 @@ def _work(kernel: Node, target: Target, points: Points) -> Work:
     return Work(
         **step,
         tiles=tiles,
-        finish=columns * channels * finishing(kernel),
+        finish=finish_cost(kernel, columns * channels, points["epilogue"]),
         l2=l2 + moved[0],
         l3=l3 + moved[1],
         dram=0.0,
@@ -209,15 +212,13 @@ def directives(kernel: Node, target: Target, choices: Choices) -> Steps:
     reduced = _reduction_order(kernel)
     outer, inner = (reduced, []) if dense else (reduced[:1], reduced[1:])
     tile = ["ow.i", "oc.i", *inner, "oci"]
-    partial = _is_partial(kernel, choices)
+    partial = _is_partial(kernel)
     steps += [
         ("reorder", "acc", (*shared, *lead, *(["part"] if partial else outer), *tile)),
         ("fuse", "acc", lead, "task"),
         ("reverse_compute_at", "out", "acc", "task"),
         ("set_scope", "acc", "local"),
-        ("vectorize", "out", "oci"),
-        ("unroll", "out", "ow.i"),
-        ("unroll", "out", "oc"),
+        *_unrolled("out", "oc", choices["epilogue"] == "unrolled"),
     ]
     if shared:
         steps.append(("fuse", "acc", shared, "share"))
@@ -239,9 +240,10 @@ def directives(kernel: Node, target: Target, choices: Choices) -> Steps:
     return [*steps, *_unrolled("acc.init", "oc.i")]
 
 
-def _unrolled(stage: str, channels: str) -> Steps:
+def _unrolled(stage: str, channels: str, written_out: bool = True) -> Steps:
     """A register tile: vectors along the block of channels, all else written out."""
-    return [("vectorize", stage, "oci"), ("unroll", stage, "ow.i"), ("unroll", stage, channels)]
+    steps: Steps = [("unroll", stage, "ow.i"), ("unroll", stage, channels)] if written_out else []
+    return [("vectorize", stage, "oci"), *steps]
 
 
 SPACE = Space(

@@ -13,7 +13,8 @@ from planish.autotune.spaces.space import (
     Points,
     Space,
     Steps,
-    finishing,
+    epilogues,
+    finish_cost,
     moving,
     partial_sum,
     required_anchor,
@@ -37,16 +38,20 @@ def _panel(kernel: Node, target: Target) -> tuple[int, ...]:
 
 def options(kernel: Node, target: Target) -> Mapping[str, tuple[Any, ...]]:
     """Choices: `m` (rows of a tile), `n` (columns of a tile), `vector` (lanes), `outer` (what the
-    outermost loop runs over: columns or rows), `chunk` (products of a partial sum), `parallel`.
+    outermost loop runs over: columns or rows), `chunk` (products of a partial sum), `epilogue`
+    (its loops unrolled, or not where the sums are in memory), `parallel`.
     """
     rows = required_anchor(kernel).output.type.static_shape[-2]
     lanes = target.lanes(required_anchor(kernel).output.type.dtype.itemsize)
+    depth = required_anchor(kernel).inputs[0].type.static_shape[-1]
+    chunk = partial_sum(depth, 1)
     return {
         "m": tile_candidates(rows, target.vector_registers - 3),
         "n": _panel(kernel, target),
         "vector": tuple(v for v in (1, 2, 4, 8, 16) if v <= lanes),
         "outer": ("columns", "rows"),
-        "chunk": (partial_sum(required_anchor(kernel).inputs[0].type.static_shape[-1], 1),),
+        "chunk": (chunk,),
+        "epilogue": epilogues(chunk != depth),
         "parallel": (False, True),
     }
 
@@ -79,7 +84,7 @@ def _work(kernel: Node, target: Target, points: Points) -> Work:
         registers=sums + vectors + np.where((vectors > 1) | (target.vector_bytes < 64), 1, 0),
         steps=depth,
         tiles=tiles,
-        finish=sums * finishing(kernel),
+        finish=finish_cost(kernel, sums, points["epilogue"]),
         l2=batch * (left_l2 + right_l2 + inner) + moved[0],
         l3=batch * (left_l3 + right_l3) + moved[1],
         dram=0.0,
@@ -104,7 +109,7 @@ def directives(kernel: Node, target: Target, choices: Choices) -> Steps:
         ("reverse_compute_at", "out", "acc", "task"),
         ("set_scope", "acc", "local"),
         ("split", "out", "n", choices["vector"], "n.u", "n.v"),
-        *_unrolled("out", choices),
+        *_unrolled("out", choices, choices["epilogue"] == "unrolled"),
     ]
     if choices["parallel"]:
         steps.append(("parallel", "acc", "task"))
@@ -122,9 +127,9 @@ def directives(kernel: Node, target: Target, choices: Choices) -> Steps:
     return [*steps, *_unrolled("acc.init", choices)]
 
 
-def _unrolled(stage: str, choices: Choices) -> Steps:
+def _unrolled(stage: str, choices: Choices, written_out: bool = True) -> Steps:
     """A register tile: vectors along the columns, all else written out."""
-    steps: Steps = [("unroll", stage, "m.i"), ("unroll", stage, "n.u")]
+    steps: Steps = [("unroll", stage, "m.i"), ("unroll", stage, "n.u")] if written_out else []
     return [*steps, ("vectorize", stage, "n.v")] if choices["vector"] > 1 else steps
 
 

@@ -89,10 +89,34 @@ class Space:
         return Schedule.of(self.name, point.items(), steps, self.emitter(point))
 
 
+#: Vector instructions of element-wise ops that take many.
+_LENGTHY = {
+    **dict.fromkeys(("exp", "log", "sigmoid", "tanh", "erf", "silu", "sin", "cos"), 30),
+    **dict.fromkeys(("gelu", "softplus", "mish", "pow"), 70),
+}
+
+
 def finishing(kernel: Node) -> int:
     """Vector instructions for each result: the epilogue, its operands and the store."""
     body = kernel.regions[0]
-    return len(body.nodes) + len(body.inputs) - 2
+    computed = sum(_LENGTHY.get(node.op, 1) for node in body.nodes)
+    return computed + len(body.inputs) - 2
+
+
+def epilogues(sums_in_memory: bool) -> tuple[str, ...]:
+    """How the loops of an epilogue may be written: sums in registers have no index to loop over."""
+    return ("unrolled", "looped") if sums_in_memory else ("unrolled",)
+
+
+def finish_cost(kernel: Node, results: np.ndarray, epilogue: np.ndarray) -> np.ndarray:
+    """Vector instructions that end a tile of so many vectors.
+
+    What is unrolled to many instructions runs slowly: they are decoded anew each time. A loop has
+    its own instructions, and reads the sums again.
+    """
+    each = finishing(kernel)
+    slow = np.where(results * each > 512, 2.0, 1.0)
+    return np.asarray(results * np.where(epilogue == "looped", each + 4, each * slow))
 
 
 def moving(kernel: Node, target: Target) -> tuple[np.ndarray, np.ndarray]:

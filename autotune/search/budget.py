@@ -1,0 +1,117 @@
+"""How much may be measured, and for which task the next batch is worth most."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+#: Share of the model's time whose tasks all get a first batch.
+_COVERED = 0.98
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """Limits in seconds and in trials; None is no limit."""
+
+    seconds: float | None = None
+    trials: int | None = None
+
+
+@dataclass(slots=True)
+class Meter:
+    """What is left of a budget; `clock` gives seconds."""
+
+    budget: Budget
+    clock: Callable[[], float] = time.monotonic
+    trials: int = 0
+    _begin: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._begin = self.clock()
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the beginning."""
+        return self.clock() - self._begin
+
+    @property
+    def spent(self) -> bool:
+        """True if nothing more may be measured."""
+        return self.affordable(1, 0.0) == 0
+
+    def affordable(self, count: int, seconds_a_trial: float) -> int:
+        """How many of `count` trials fit what is left; at least one while there is time left."""
+        budget = self.budget
+        if budget.trials is not None:
+            count = min(count, budget.trials - self.trials)
+        if budget.seconds is None or count <= 0:
+            return max(0, count)
+        left = budget.seconds - self.elapsed
+        if left <= 0:
+            return 0
+        if seconds_a_trial > 0:
+            count = min(count, max(1, int(left / seconds_a_trial)))
+        return count
+
+
+class Claim(Protocol):
+    """What a task has to say for itself when batches are allotted.
+
+    `seconds` are the best of one call, `floor` what no schedule can beat (0 if not known), `gain`
+    the share of `seconds` that a batch is expected to save, `batches` how many it had (of points
+    other than its default), `cost` seconds of a trial so far, `ended` if no point is left.
+    """
+
+    @property
+    def count(self) -> int: ...
+    @property
+    def seconds(self) -> float: ...
+    @property
+    def floor(self) -> float: ...
+    @property
+    def batches(self) -> int: ...
+    @property
+    def cost(self) -> float: ...
+    @property
+    def ended(self) -> bool: ...
+    def gain(self) -> float:
+        """See the class."""
+        ...
+
+
+def choose(claims: Sequence[Claim], by_time: bool) -> int | None:
+    """The index of the claim that gets the next batch; None if all have ended.
+
+    First the tasks that make up most of the model's time, the longest first, get a batch each; then
+    the one whose batch is expected to save most of the model's time: by the second of measuring if
+    `by_time`, else by the trial.
+    """
+    first = _first_batches(claims)
+    if first is not None:
+        return first
+    values = [worth(claim, by_time) for claim in claims]
+    best = max(range(len(claims)), key=values.__getitem__, default=None)
+    return None if best is None or values[best] < 0 else best
+
+
+def _first_batches(claims: Sequence[Claim]) -> int | None:
+    times = [claim.count * claim.seconds for claim in claims]
+    covered, whole = 0.0, sum(times)
+    for index in sorted(range(len(claims)), key=lambda index: -times[index]):
+        if covered >= _COVERED * whole:
+            return None
+        covered += times[index]
+        if claims[index].batches == 0 and not claims[index].ended:
+            return index
+    return None
+
+
+def worth(claim: Claim, by_time: bool) -> float:
+    """Seconds of the model's time that a batch may save; negative where none is left."""
+    if claim.ended:
+        return -1.0
+    headroom = 1 - claim.floor / claim.seconds
+    saved = claim.count * claim.seconds * max(0.0, min(claim.gain(), headroom))
+    return saved / claim.cost if by_time and claim.cost > 0 else saved

@@ -1,0 +1,298 @@
+"""One task while it is tuned: its search, its incumbent, and what came of its trials."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from planish.autotune.default_schedules import schedule_at
+from planish.autotune.log.fingerprint import Fingerprint
+from planish.autotune.log.fingerprint import grade as grade_of
+from planish.autotune.log.lookup import TuningLog, rank_points
+from planish.autotune.log.record import Failure, Record, Trial
+from planish.autotune.log.record import Timing as LoggedTiming
+from planish.autotune.measure.problem import Problem
+from planish.autotune.measure.results import Candidate, Incumbent, Result, Status, Timing
+from planish.autotune.search.searcher import Searcher
+from planish.autotune.search.standing import Standing, Step
+from planish.autotune.search.tasks import Task
+from planish.ir.errors import ScheduleError
+from planish.ir.target import Target
+from planish.passes.local import with_schedule
+
+#: A noisy time that is known this well (half the interval's width as a share) still guides a search.
+_USEFUL = 0.1
+#: Digits of a sample that are logged.
+_DIGITS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """What no schedule of a kernel can beat, in seconds a call, and by what: compute or memory."""
+
+    seconds: float = 0.0
+    bound: str = ""
+
+
+@dataclass(slots=True, eq=False)
+class TaskSearch:
+    """The state of one task.
+
+    `default` and `incumbent` are None before they are measured; `batches` counts those beside the
+    default's. `note` says why there is nothing to measure, and ends the task.
+    """
+
+    task: Task
+    target: Target
+    searcher: Searcher
+    limit: Limit
+    problem: Problem | None = None
+    default: float | None = None
+    incumbent: Incumbent | None = None
+    point: int | None = None
+    batches: int = 0
+    trials: int = 0
+    known: int = 0
+    failures: int = 0
+    spent: float = 0.0
+    note: str = ""
+    curve: list[Step] = field(default_factory=list)
+    _twins: dict[object, int] = field(default_factory=dict)
+    _told: dict[int, float] = field(default_factory=dict)
+
+    # What the budget asks: see budget.Claim.
+
+    @property
+    def count(self) -> int:
+        """How often the model computes it."""
+        return self.task.count
+
+    @property
+    def seconds(self) -> float:
+        """The incumbent's time; tasks that are not measured yet have none."""
+        assert self.incumbent is not None
+        return self.incumbent.seconds
+
+    @property
+    def floor(self) -> float:
+        """See Limit."""
+        return self.limit.seconds
+
+    @property
+    def cost(self) -> float:
+        """Seconds that a trial took on average."""
+        return self.spent / self.trials if self.trials else 0.0
+
+    @property
+    def ended(self) -> bool:
+        """True if nothing is left to measure."""
+        return bool(self.note) or self.searcher.exhausted
+
+    def gain(self) -> float:
+        """The share of the time that a batch is expected to save."""
+        return self.searcher.gain()
+
+    def recall(self, log: TuningLog, hardware: Fingerprint) -> None:
+        """Tells the search what was measured on this very hardware, and takes up the best of it."""
+        records = [r for r in log.of_task(self.task.digest) if self._is_exact(r, hardware)]
+        found: dict[int, float] = {}
+        for record in records:
+            point = self.task.lattice.find(dict(record.trial.point))
+            # What was noisy or killed by the machine's doing deserves another trial.
+            if point is not None and _is_final(record):
+                found[point] = math.inf
+        for record in rank_points(records):
+            point = self.task.lattice.find(dict(record.trial.point))
+            if point is not None and record.trial.median is not None:
+                found[point] = min(record.trial.median, found.get(point, math.inf))
+        if not found:
+            return
+        self.known = len(found)
+        self._settle(found)
+        default = found.get(self.task.lattice.default, math.inf)
+        self.default = default if math.isfinite(default) else None
+        if self.searcher.best is not None:
+            point, seconds = self.searcher.best
+            self.point, self.incumbent = point, Incumbent(self.candidate(point), seconds)
+
+    def _is_exact(self, record: Record, hardware: Fingerprint) -> bool:
+        trial, space = record.trial, self.task.space
+        return (
+            trial.space == space.name
+            and record.space_version == space.version
+            and trial.threads == self.target.cores
+            and grade_of(record.header.hardware, hardware) == "exact"
+        )
+
+    def candidate(self, point: int) -> Candidate:
+        """The kernel with the schedule of a point; ScheduleError if there is none."""
+        choices = self.task.lattice.choices(point)
+        schedule = schedule_at(self.task.kernel, self.target, choices)
+        return Candidate(str(point), with_schedule(self.task.kernel, schedule))
+
+    def next_batch(self, count: int) -> list[Candidate]:
+        """Candidates to measure; none if the search has come to its end.
+
+        A point whose schedule another one has, or whose schedule cannot be, is told without trial.
+        """
+        while not self.searcher.exhausted:
+            batch: list[Candidate] = []
+            settled: dict[int, float] = {}
+            for point in self.searcher.ask(count):
+                try:
+                    candidate = self.candidate(point)
+                except ScheduleError:
+                    settled[point] = math.inf
+                    continue
+                twin = self._twins.setdefault(_code_of(candidate), point)
+                if twin == point:
+                    batch.append(candidate)
+                elif twin in self._told:
+                    settled[point] = self._told[twin]
+            if settled:
+                self._settle(settled)
+            if batch or not settled:
+                return batch
+        return []
+
+    def take(self, result: Result) -> tuple[int, float]:
+        """Takes note of a trial: its point and the seconds that the search is to be told."""
+        point, seconds = int(result.candidate), _told(result)
+        self.trials += 1
+        self.failures += result.status is not Status.OK
+        if result.status is Status.OK and result.timing is not None and self.incumbent is not None:
+            self._challenge(point, result.timing)
+        return point, seconds
+
+    def finish(self, results: Mapping[int, float]) -> None:
+        """Tells the search what came of a batch."""
+        self._settle(results)
+        self.batches += 1
+
+    def start(self, result: Result, candidate: Candidate) -> None:
+        """Makes the default the incumbent, or notes why it cannot be."""
+        self.trials += 1
+        if result.timing is None:
+            self.failures += 1
+            self.note = f"its default schedule failed: {result.message or result.status.value}"
+            return
+        seconds = result.timing.seconds.median
+        self.default = seconds
+        self._settle({self.task.lattice.default: seconds})
+        if self.incumbent is None or seconds < self.incumbent.seconds:
+            self.incumbent = Incumbent(candidate, seconds)
+            self.point = self.task.lattice.default
+
+    def _settle(self, results: Mapping[int, float]) -> None:
+        self._told.update(results)
+        self.searcher.tell(results)
+
+    def _challenge(self, point: int, timing: Timing) -> None:
+        """A new incumbent is better than the old one beyond the noise of both."""
+        assert self.incumbent is not None
+        if timing.ratio is not None:
+            better = timing.ratio.high < 1
+        else:
+            better = timing.seconds.high < self.incumbent.seconds
+        if better:
+            self.incumbent = Incumbent(self.candidate(point), timing.seconds.median)
+            self.point = point
+
+    def reach(self, trials: int, elapsed: float) -> None:
+        """Adds a step to the curve if the incumbent is a new one."""
+        if self.incumbent is None:
+            return
+        seconds = self.incumbent.seconds
+        if not self.curve or seconds != self.curve[-1].seconds:
+            self.curve.append(Step(trials, elapsed, seconds))
+
+    def standing(self) -> Standing:
+        """Where the task stands."""
+        return Standing(
+            task=self.task.digest,
+            about=self.task.about,
+            kernels=self.task.names,
+            space=self.task.space.name,
+            size=self.task.lattice.size,
+            default=self.default,
+            best=self.incumbent.seconds if self.incumbent else None,
+            point=self.task.lattice.choices(self.point) if self.point is not None else {},
+            roofline=self.limit.seconds,
+            bound=self.limit.bound,
+            trials=self.trials,
+            known=self.known,
+            failures=self.failures,
+            note=self.note,
+            curve=tuple(self.curve),
+        )
+
+
+def seed_points(
+    task: Task, log: TuningLog, hardware: Fingerprint, threads: int
+) -> list[int]:
+    """The points that a log recommends for a task, nearer hardware and faster ones first."""
+    seeds = log.seeds(task.digest, task.space, hardware, threads)
+    found = (task.lattice.find(dict(seed.record.trial.point)) for seed in seeds)
+    return [point for point in found if point is not None]
+
+
+def logged_trial(state: TaskSearch, point: int, result: Result) -> Trial:
+    """The line of a trial: its times, or why there are none to go by."""
+    outcome: LoggedTiming | Failure
+    if result.status is Status.OK and result.timing is not None:
+        interval = result.timing.seconds
+        median, low, high = map(_rounded, (interval.median, interval.low, interval.high))
+        samples = tuple(map(_rounded, comparable_samples(result.timing)))
+        outcome = LoggedTiming(samples, median, (low, high))
+    else:
+        outcome = Failure(result.status.value, result.message)
+    task = state.task
+    choices = task.lattice.choices(point)
+    return Trial.of(
+        task.digest, task.space.name, choices, state.target.cores, outcome, about=task.about
+    )
+
+
+def comparable_samples(timing: Timing) -> Sequence[float]:
+    """The samples in the incumbent's seconds, as the median is, however slow the machine was."""
+    if timing.ratio is None:
+        return timing.samples
+    known = timing.seconds.median / timing.ratio.median
+    return [mine / theirs * known for mine, theirs in zip(timing.samples, timing.incumbent)]
+
+
+def _rounded(seconds: float) -> float:
+    return float(f"{seconds:.{_DIGITS}g}")
+
+
+def _told(result: Result) -> float:
+    """Seconds that a search is told: infinite for a failure."""
+    if result.timing is None:
+        return math.inf
+    known = result.status is Status.OK or result.timing.seconds.half_width <= _USEFUL
+    return result.timing.seconds.median if known else math.inf
+
+
+def _is_final(record: Record) -> bool:
+    result = record.trial.result
+    return isinstance(result, Failure) and result.kind in ("refused", "wrong", "build_error")
+
+
+def _code_of(candidate: Candidate) -> object:
+    """What decides the code of a candidate: an emitter reads the choices, a replay does not."""
+    schedule = candidate.kernel.attrs["schedule"]
+    return schedule if schedule.emitter is not None else replace(schedule, choices=())
+
+
+#: Makes the search of a task: (task, seed, points to begin with).
+MakeSearcher = Callable[[Task, int, Sequence[int]], Searcher]
+
+
+def by_share(states: Iterable[TaskSearch]) -> list[TaskSearch]:
+    """The longest in the model first; those without a time last."""
+
+    def time(state: TaskSearch) -> float:
+        return state.count * state.incumbent.seconds if state.incumbent else 0.0
+
+    return sorted(states, key=time, reverse=True)
