@@ -278,6 +278,14 @@ def _read_extent(nest: LoopNest, reader: Stage, stage: Stage, loop: Loop, place:
     loops = reader.loops
     if reader.name == place.stage:
         loops = loops[reader.axes.index(place.axis) + 1 :]
+    elif reader.place is not None and reader.place.stage == place.stage and reader.place != place:
+        # Further in: what it reads is needed for all that the loops between need of it.
+        holder = nest.stages[place.stage]
+        through = holder.reads.get(reader.name) or {}
+        own = [axis for axis, read in through.items() if read == own[0]]
+        loops = holder.loops[holder.axes.index(place.axis) + 1 :]
+        if not own:
+            return loop.extent
     elif reader.place != place:
         return loop.extent
     return reach(loops, own[0], loop.extent)

@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping
 from tvm import tirx
 
 from planish.ir.graph import Node
-from planish.targets.emitters import attention, cumulative, indexing, recurrent, sorting
+from planish.targets.emitters import attention, cumulative, indexing, permute, recurrent, sorting
 
-#: Emitter name (as in Schedule.emitter) → writer of the kernel's function.
+#: Op → writer of the function of the kernel that holds it.
 EMITTERS: Mapping[str, Callable[[Node], tirx.PrimFunc]] = {
     "attention": attention.attention,
     "lstm": recurrent.lstm,
@@ -20,3 +20,7 @@ EMITTERS: Mapping[str, Callable[[Node], tirx.PrimFunc]] = {
     "top_k": sorting.top_k,
     "cumsum": cumulative.cumsum,
 }
+
+#: Emitter name (as in Schedule.emitter) → writer of the kernel's function. Beside the ops': those
+#: that a space prefers to directives at some of its points.
+WRITERS: Mapping[str, Callable[[Node], tirx.PrimFunc]] = {**EMITTERS, "permute": permute.permute}

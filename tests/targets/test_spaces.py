@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,12 +12,13 @@ import numpy as np
 import pytest
 
 from planish.autotune.spaces import SPACES, space_of
+from planish.ir.builder import emit
 from planish.ir.errors import ScheduleError
 from planish.ir.graph import Node
 from planish.passes.local import loop_nest, with_schedule
 from planish.targets.lowering import lower_kernel
 from tests.targets.anchor_kernels import anchor_kernels, joined
-from tests.targets.compiled import HOST, check_against_reference, random_inputs
+from tests.targets.compiled import HOST, Cases, check_against_reference, random_inputs
 
 KERNELS = anchor_kernels(HOST)
 #: Points of a space that are compiled for each kernel.
@@ -85,6 +87,22 @@ def test_sampled_options_compute_the_same(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", KERNELS)
 def test_all_options_compute_the_same(name: str, tmp_path: Path) -> None:
     _check({f"{name}_{i}": k for i, k in enumerate(_legal(KERNELS[name], 3, 60))}, tmp_path)
+
+
+def test_rows_with_nan_and_infinities(tmp_path: Path) -> None:
+    """Whole vectors and tails; the maximum of softmax may lose a NaN, its result must not."""
+    cases = Cases()
+    x = cases.input(5, 77)
+    rows = np.random.default_rng(4).standard_normal((5, 77)).astype("float32")
+    rows[0, 3] = rows[0, 40] = rows[1, 76] = np.nan
+    rows[2, 5], rows[3, 7], rows[4] = np.inf, -np.inf, -np.inf
+    for axis in (0, 1):
+        cases.add(f"softmax{axis}", emit("softmax", x, axis=axis))
+        cases.add(f"log_softmax{axis}", emit("log_softmax", x, axis=axis))
+        for op, last in itertools.product(("arg_max", "arg_min"), (False, True)):
+            index = emit(op, x, axis=axis, keepdims=last, last=last)
+            cases.add(f"{op}{axis}{last}", index)
+    cases.check(tmp_path, x0=rows)
 
 
 def _check(kernels: dict[str, Node], folder: Path) -> None:
