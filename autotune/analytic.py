@@ -21,8 +21,8 @@ FMA_LATENCY = 4.0
 ISSUE = 5.0
 #: Bytes a cycle that a core reads from L2, from L3 and from memory.
 L2_BYTES, L3_BYTES, DRAM_BYTES = 32.0, 10.0, 4.0
-#: Cycles that a vector register costs when it is spilled: a store and a load.
-SPILL = 2.0
+#: Cycles that each register beyond those of the CPU costs: spills come in groups, and wait.
+SPILL = 8.0
 #: Cycles to begin a tile: addresses, zeroing, loop exits.
 TILE = 12.0
 #: Bytes a cycle from another core's cache; it may be on another die.
@@ -71,7 +71,7 @@ def cycles(work: Work, target: Target) -> np.ndarray:
     load_rate = np.where(np.asarray(work.vector_bytes) < 64, 2.0, rate)
     step = np.maximum(work.multiplies / rate, work.loads / load_rate)
     step = np.maximum(step, (work.multiplies + work.loads + 3.0) / ISSUE)
-    step = np.maximum(step, work.multiplies / work.sums * FMA_LATENCY)
+    step = np.maximum(step, work.multiplies / np.maximum(work.sums, 1) * FMA_LATENCY)
     spilled = np.maximum(0.0, work.registers - target.vector_registers)
     step = step + SPILL * spilled
     compute = work.tiles * (work.steps * step + work.finish / rate + TILE)
@@ -80,7 +80,8 @@ def cycles(work: Work, target: Target) -> np.ndarray:
     # Prefetching hides the shorter of the two but for a part.
     exposed = np.where(compute > memory, NEAR_EXPOSED * near + FAR_EXPOSED * far, 0.3 * compute)
     alone = np.maximum(compute, memory) + exposed
-    each = np.ceil(work.shares / target.cores) / work.shares
+    shares = np.maximum(work.shares, 1)
+    each = np.ceil(shares / target.cores) / shares
     others = (1 - 1 / target.cores) * (work.foreign / FOREIGN_BYTES + work.common / L3_BYTES)
     together = alone * each + LAUNCH + others
     return np.asarray(np.where(work.parallel, together, alone), dtype=np.float64)

@@ -16,6 +16,7 @@ from planish.autotune.spaces.space import (
     epilogues,
     finish_cost,
     moving,
+    operand_registers,
     partial_sum,
     required_anchor,
     tile_candidates,
@@ -163,27 +164,27 @@ def _dense_step(
     anchor: Node, channels: np.ndarray, columns: np.ndarray, target: Target
 ) -> dict[str, Numbers]:
     """One input channel: each pixel is broadcast to the vectors of channels."""
-    # AVX-512 multiplies straight by a broadcast from memory where only one vector needs it.
-    held = np.where((channels > 1) | (target.vector_bytes < 64), 1, 0)
     tile, lanes = channels * columns, anchor.output.type.static_shape[4]
     return {
         "multiplies": tile,
         "sums": tile,
         "loads": channels + columns,
-        "registers": tile + channels + held,
+        "registers": tile + operand_registers(target, columns, channels),
         "steps": anchor.inputs[1].type.elements // anchor.output.type.static_shape[1] // lanes,
     }
 
 
 def _taps(anchor: Node, columns: np.ndarray) -> dict[str, Numbers]:
     """One row of a depthwise kernel: neighbouring pixels share what they read."""
-    taps, step = anchor.inputs[1].type.static_shape[2], anchor.attrs["strides"][1]
+    rows, taps = anchor.inputs[1].type.static_shape[1:3]
+    step = anchor.attrs["strides"][1]
+    weights = rows * taps if rows * taps <= 9 else taps  # LLVM unrolls small kernels
     return {
         "multiplies": columns * taps,
         "sums": columns,
         "loads": columns * min(step, taps) + 2 * taps,
-        "registers": columns + 2 * taps,
-        "steps": anchor.inputs[1].type.static_shape[1],
+        "registers": columns + weights + taps + 2,
+        "steps": rows,
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,6 +17,7 @@ from planish.autotune.spaces.space import (
     epilogues,
     finish_cost,
     moving,
+    operand_registers,
     partial_sum,
     required_anchor,
     tile_candidates,
@@ -23,6 +25,9 @@ from planish.autotune.spaces.space import (
 )
 from planish.ir.graph import Node
 from planish.ir.target import Target
+
+#: Copies of the innermost statement at most: more take minutes to compile, and run no faster.
+MOST_BODIES = 256
 
 
 def _panel(kernel: Node, target: Target) -> tuple[int, ...]:
@@ -57,8 +62,9 @@ def options(kernel: Node, target: Target) -> Mapping[str, tuple[Any, ...]]:
 
 
 def _legal(kernel: Node, target: Target, points: Points) -> np.ndarray:
-    """Columns of a tile are whole vectors."""
-    return np.asarray(points["n"] % points["vector"] == 0)
+    """Columns of a tile are whole vectors, and few enough to be written out."""
+    bodies = points["m"] * points["n"] // points["vector"]
+    return np.asarray((points["n"] % points["vector"] == 0) & (bodies <= MOST_BODIES))
 
 
 def _work(kernel: Node, target: Target, points: Points) -> Work:
@@ -66,13 +72,14 @@ def _work(kernel: Node, target: Target, points: Points) -> Work:
     a, b, out = (value.type for value in (*anchor.inputs[:2], anchor.output))
     depth, size = a.static_shape[-1], out.dtype.itemsize
     rows, columns = out.static_shape[-2:]
-    batch = out.elements // (rows * columns)
+    batch = math.prod(out.static_shape[:-2])
     down, across = -(-rows // points["m"]), -(-columns // points["n"])
     vectors = points["n"] // points["vector"]
     sums = points["m"] * vectors
     by_columns = points["outer"] == "columns"
-    left_l2, left_l3 = reads(target, a.nbytes / batch, np.where(by_columns, across, 1))
-    right_l2, right_l3 = reads(target, b.nbytes / batch, np.where(by_columns, 1, down))
+    several = max(1, batch)
+    left_l2, left_l3 = reads(target, a.nbytes / several, np.where(by_columns, across, 1))
+    right_l2, right_l3 = reads(target, b.nbytes / several, np.where(by_columns, 1, down))
     tile = np.where(by_columns, points["n"], points["m"]) * depth * size
     inner = again_from_l2(target, tile, down * across)
     tiles = batch * down * across
@@ -81,7 +88,7 @@ def _work(kernel: Node, target: Target, points: Points) -> Work:
         multiplies=sums,
         sums=sums,
         loads=points["m"] + vectors,
-        registers=sums + vectors + np.where((vectors > 1) | (target.vector_bytes < 64), 1, 0),
+        registers=sums + operand_registers(target, points["m"], vectors),
         steps=depth,
         tiles=tiles,
         finish=finish_cost(kernel, sums, points["epilogue"]),

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from planish.autotune.analytic import Work, cycles, reads
+from planish.autotune.analytic import Numbers, Work, cycles, reads
 from planish.ir.cost import node_cost
 from planish.ir.errors import ScheduleError
 from planish.ir.graph import Node
@@ -153,6 +153,20 @@ def widest_vector(extent: int, lanes: int) -> int:
     return math.gcd(extent, lanes) if math.gcd(extent, lanes) >= 4 or lanes < 4 else 1
 
 
+def operand_registers(target: Target, broadcasts: Numbers, vectors: Numbers) -> np.ndarray:
+    """Registers that the operands of a step need beside its sums.
+
+    `vectors` are kept for all `broadcasts`. AVX-512 multiplies straight by a broadcast from
+    memory, which is shared by several vectors only from a register. LLVM loads a vector ahead for
+    AVX2, and for NEON, which multiplies by one lane of a vector, a vector for each broadcast.
+    """
+    if target.arch == "aarch64":
+        return np.asarray(vectors + broadcasts)
+    if target.vector_bytes == 64:
+        return np.asarray(vectors + np.where(np.asarray(vectors) > 1, 1, 0))
+    return np.asarray(vectors + 2)
+
+
 def partial_sum(steps: int, length: int) -> int:
     """Steps of a partial sum, a divisor of `steps`, where each step adds `length` products.
 
@@ -165,8 +179,8 @@ def partial_sum(steps: int, length: int) -> int:
 
 
 def tile_candidates(extent: int, most: int) -> tuple[int, ...]:
-    """Tile sizes 1 … min(extent, most)."""
-    return tuple(range(1, min(extent, most) + 1))
+    """Tile sizes 1 … min(extent, most); 1 where there is nothing to tile."""
+    return tuple(range(1, max(1, min(extent, most)) + 1))
 
 
 def padded_share(extent: int, tile: int) -> float:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from planish.autotune.analytic import TILE, Numbers, Work, again_from_l2, reads
+from planish.autotune.analytic import L2_BYTES, Numbers, Work, again_from_l2, reads
 from planish.autotune.spaces.space import (
     Choices,
     Points,
@@ -73,9 +73,12 @@ def _work(kernel: Node, target: Target, points: Points) -> Work:
     again, depth = blocks // channels, x.static_shape[1]
     split = (points["share"] == "channels") & points["parallel"]
     tiles = batch * count * again
-    # Additions, loads and stores of a patch; cores that share channels transform each for itself.
-    there = size * depth * (INPUT_ADDITIONS + 2 * _POSITIONS) * np.where(split, cores, 1.0) / again
-    back = OUTPUT_ADDITIONS + 2 * _POSITIONS + STEP * STEP * finishing(kernel)
+    # Loads and stores run beside the additions, as long as a tile's sums at all positions stay in
+    # L1 until they are transformed. Cores that share channels transform each patch for itself.
+    there = size * depth * INPUT_ADDITIONS * np.where(split, cores, 1.0) / again
+    back = size * channels * (OUTPUT_ADDITIONS + STEP * STEP * finishing(kernel))
+    sums = size * channels * _POSITIONS * lanes * x.dtype.itemsize
+    back = back + again_from_l2(target, sums, 2) / L2_BYTES
     held = np.where((channels > 1) | (target.vector_bytes < 64), 1, 0)
     l2, l3 = _reads(anchor, target, points, count, groups)
     moved = moving(kernel, target)
@@ -86,7 +89,7 @@ def _work(kernel: Node, target: Target, points: Points) -> Work:
         registers=size * channels + channels + held,
         steps=_POSITIONS * depth * u.static_shape[4],
         tiles=tiles,
-        finish=there + size * channels * back + _POSITIONS * TILE,
+        finish=there + back,
         l2=l2 + moved[0],
         l3=l3 + moved[1],
         dram=0.0,

@@ -153,6 +153,19 @@ def winograd(draw: Draw) -> Value:
     return _epilogue(draw, emit("winograd_conv", x, u))
 
 
+def winograd(draw: Draw) -> Value:
+    """3x3 convolutions of stride 1 over whole blocks, images of any size, padded or not."""
+    channels, outputs = draw.of((16, 32, 48)), draw.of((8, 16, 24, 33, 64))
+    image = [draw.of((9, 10, 12, 13, 16, 19)) for _ in range(2)]
+    x: Value = draw.input(draw.of((1, 1, 2)), channels, *image)
+    if draw.chance(0.4):  # a kernel that can write into the padded tensor
+        x = emit("relu", emit("add", x, draw.data(channels, 1, 1)))
+    window = {side: tuple(draw.of((0, 1, 1)) for _ in range(2)) for side in ("before", "after")}
+    unit = dict.fromkeys(("strides", "dilations"), (1, 1))
+    weight = draw.data(outputs, channels, 3, 3)
+    return _epilogue(draw, emit("conv", x, weight, groups=1, **window, **unit))
+
+
 def matmul(draw: Draw) -> Value:
     """Products by constants, which are packed, and of two tensors; skinny, batched, broadcast."""
     rows = draw.of(range(1, 17)) if draw.chance(0.6) else draw.of((17, 29, 32, 48, 77))
@@ -409,6 +422,7 @@ def _recurrent(draw: Draw, kind: str) -> Value:
 GENERATORS: dict[str, Callable[[Draw], Value]] = {
     "pointwise": pointwise,
     "conv": conv,
+    "winograd": winograd,
     "plain_conv": plain_conv,
     "winograd": winograd,
     "matmul": matmul,

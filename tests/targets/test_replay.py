@@ -21,7 +21,7 @@ def _kernel(*directives: tuple[Any, ...]) -> Node:
     a, b = Input(tensor("float32", (8, 12)), "a"), Input(tensor("float32", (12, 24)), "b")
     product = emit("relu", emit("matmul", a, b, provenance=("MatMul_7",)))
     (kernel,) = fuse(Graph((a, b), (product,)), HOST).nodes
-    return with_schedule(kernel, Schedule.of("matmul", [("m", 4)], directives))
+    return with_schedule(kernel, Schedule.of("matmul", [("m", 4), ("chunk", 12)], directives))
 
 
 CASES: dict[str, tuple[list[tuple[Any, ...]], list[str]]] = {
