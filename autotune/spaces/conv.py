@@ -112,7 +112,7 @@ def _work(kernel: Node, target: Target, points: Points) -> Work:
         step = _dense_step(anchor, channels, columns, target)
         l2, l3 = _dense_reads(anchor, target, points, pixels)
     else:
-        step = _taps(anchor, columns)
+        step = _taps(anchor, columns, target)
         l2, l3 = reads(target, x.nbytes, np.ones(len(tiles)))
     return Work(
         **step,
@@ -174,11 +174,12 @@ def _dense_step(
     }
 
 
-def _taps(anchor: Node, columns: np.ndarray) -> dict[str, Numbers]:
+def _taps(anchor: Node, columns: np.ndarray, target: Target) -> dict[str, Numbers]:
     """One row of a depthwise kernel: neighbouring pixels share what they read."""
     rows, taps = anchor.inputs[1].type.static_shape[1:3]
     step = anchor.attrs["strides"][1]
-    weights = rows * taps if rows * taps <= 9 else taps  # LLVM unrolls small kernels
+    # LLVM unrolls small kernels where there are registers for their weights.
+    weights = rows * taps if rows * taps <= 9 and target.vector_registers >= 32 else taps - 2
     return {
         "multiplies": columns * taps,
         "sums": columns,
