@@ -12,6 +12,7 @@ from planish.ir.target import Target
 from planish.ir.verifier import verify as verify_graph
 from planish.passes.assign_layout import assign_layout
 from planish.passes.canonicalize_conv import canonicalize_conv
+from planish.passes.choose_algorithm import choose_algorithm
 from planish.passes.eliminate_common_subexpressions import eliminate_common_subexpressions
 from planish.passes.fold_batch_norm import fold_batch_norm
 from planish.passes.fold_constants import fold_constants
@@ -50,6 +51,7 @@ PIPELINE: tuple[Step, ...] = (
     Step(recognize_rope, "it reads the heads of a merged projection where they lie"),
     Step(recognize_attention, "it reads the slices of a merged projection where they lie"),
     Step(assign_layout, "convolutions reach the roofline in blocked layout only"),
+    Step(choose_algorithm, "it is on blocks; fused kernels could not exchange their anchor"),
     Step(fold_constants, "operands packed for the layouts"),
     Step(simplify, "the reshapes that packing put between ops"),
     Step(eliminate_common_subexpressions, "two convolutions of one tensor pad and pack it once"),

@@ -22,6 +22,7 @@ from planish.targets.expressions.elementwise import ELEMENTWISE, cast, const, el
 from planish.targets.expressions.empty import has_empty, is_empty, nothing, of_nothing
 from planish.targets.expressions.movement import MOVEMENT, movement, reshaped
 from planish.targets.expressions.view import Expr, Indices, Stages, View, stored
+from planish.targets.expressions.winograd import winograd_conv
 from planish.targets.placement import Padding, Placement
 from planish.targets.replay import replay
 
@@ -34,6 +35,7 @@ ANCHORS: Mapping[str, Anchor] = {
     "conv": contraction.conv,
     "matmul": contraction.matmul,
     "packed_matmul": contraction.packed_matmul,
+    "winograd_conv": winograd_conv,
     "reduce_sum": reduction.reduce,
     "reduce_mean": reduction.reduce,
     "reduce_max": reduction.reduce,
@@ -172,7 +174,7 @@ def _expressions(body: Graph, stages: Stages, plan: Schedule) -> tirx.PrimFunc:
 
     def element(idx: Indices) -> Expr:
         if tiling is not None:
-            tiling.here = idx[tiling.axis : tiling.axis + 2]
+            tiling.here = idx[tiling.axes]
             idx = tiling.whole(idx)
         return out.read(reshaped(shape, flat, idx))
 

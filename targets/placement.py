@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from tvm import tirx
 from tvm_ffi.structural import structural_map
 
-from planish.targets.expressions.view import Expr, Indices, Tiling
+from planish.targets.expressions.view import Expr, Indices, Patches, Tiling
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,14 +29,14 @@ class Padding:
 class Placement:
     """How the last parameter of a function is really laid out."""
 
-    tiling: Tiling | None = None
+    tiling: Tiling | Patches | None = None
     padding: Padding | None = None
     parallel: bool = False
 
     @property
     def overlaps(self) -> bool:
         """True if parts of the result are computed, and stored, twice."""
-        return self.tiling is not None and self.tiling.extent % self.tiling.size != 0
+        return self.tiling is not None and self.tiling.overlaps
 
     def apply(self, func: tirx.PrimFunc) -> tirx.PrimFunc:
         """The function with its stores moved, and the border of a padded result filled."""
@@ -45,8 +45,7 @@ class Placement:
         computed = func.params[-1]
         shape = tuple(int(n) for n in computed.shape)
         if self.tiling is not None:
-            axis = self.tiling.axis
-            shape = (*shape[:axis], self.tiling.extent, *shape[axis + 2 :])
+            shape = self.tiling.untiled(shape)
         if self.padding is not None:
             shape = self.padding.shape
         result = tirx.decl_buffer(shape, str(computed.dtype), computed.name)

@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from planish.autotune.log.record import Header, Record, Trial, parse_line
+from planish.autotune.log.record import Header, KernelText, Record, Trial, parse_line
 from planish.ir.errors import TuningError
 
 
@@ -26,6 +26,7 @@ class LogFile:
 
     path: Path
     headers: tuple[Header, ...]
+    kernels: tuple[KernelText, ...]
     records: tuple[Record, ...]
     torn: tuple[bytes, ...]
     foreign: tuple[bytes, ...]
@@ -50,6 +51,7 @@ def take_apart(path: Path, content: bytes) -> LogFile:
     """The lines of a log's content, by what they are; blank ones are none."""
     lines = tuple(line for line in content.split(b"\n") if line.strip())
     headers: dict[str, Header] = {}
+    kernels: list[KernelText] = []
     disputed: set[str] = set()
     trials: dict[bytes, tuple[str, Trial]] = {}
     torn: list[bytes] = []
@@ -62,6 +64,8 @@ def take_apart(path: Path, content: bytes) -> LogFile:
             continue
         if parsed is None:
             foreign.append(line)
+        elif isinstance(parsed, KernelText):
+            kernels.append(parsed)
         elif not isinstance(parsed, Header):
             trials[line] = parsed
         elif headers.setdefault(parsed.id, parsed) != parsed:
@@ -71,6 +75,7 @@ def take_apart(path: Path, content: bytes) -> LogFile:
     return LogFile(
         path,
         headers=tuple(headers.values()),
+        kernels=tuple(kernels),
         records=tuple(
             Record(trials[line][1], header, line) for line, header in owned.items() if header
         ),

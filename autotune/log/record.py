@@ -174,6 +174,18 @@ class Trial:
 
 
 @dataclass(frozen=True, slots=True)
+class KernelText:
+    """The kernel of a task in text form: with it, a cost model can learn from the task's trials."""
+
+    task: str
+    text: str
+
+    def to_line(self) -> bytes:
+        """One line of JSON, its newline included."""
+        return _line({"kind": "kernel", "task": self.task, "text": self.text})
+
+
+@dataclass(frozen=True, slots=True)
 class Record:
     """A trial with the conditions it was made under, and its line in the log, verbatim."""
 
@@ -198,8 +210,8 @@ def spell_point(point: Iterable[tuple[str, Any]]) -> str:
     return " ".join(f"{name}={value}" for name, value in point)
 
 
-def parse_line(line: bytes) -> Header | tuple[str, Trial] | None:
-    """What a line holds: a header, a trial with its header's id, or None for a line of others.
+def parse_line(line: bytes) -> Header | KernelText | tuple[str, Trial] | None:
+    """What a line holds: a header, a kernel, a trial with its header's id, or None for another's.
 
     ValueError if it is not complete JSON.
     """
@@ -210,6 +222,8 @@ def parse_line(line: bytes) -> Header | tuple[str, Trial] | None:
     try:
         if data["kind"] == "header":
             return _header(data)
+        if data["kind"] == "kernel":
+            return KernelText(_text(data, "task"), _text(data, "text"))
         return (_text(data, "header"), _trial(data)) if data["kind"] == "trial" else None
     except (KeyError, TypeError, ValueError, AttributeError, TuningError):
         return None

@@ -101,7 +101,7 @@ class CostModel:
         if self._trees is None or len(points) == 0:
             return estimate
         rows = group.features.columns(self._names, points)
-        return estimate + np.asarray(self._trees.inplace_predict(rows), float)
+        return np.asarray(estimate + self._trees.inplace_predict(rows), float)
 
 
 def _parameters(seed: int) -> Mapping[str, object]:

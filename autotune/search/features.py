@@ -92,9 +92,7 @@ def work_of(kernel: Node) -> tuple[float, float]:
     return float(cost.flops), float(cost.bytes)
 
 
-def _work_columns(
-    work: Work, spent: np.ndarray, size: int, flops: float
-) -> dict[str, np.ndarray]:
+def _work_columns(work: Work, spent: np.ndarray, size: int, flops: float) -> dict[str, np.ndarray]:
     columns = {
         f"work.{name}": np.log2(np.broadcast_to(np.asarray(getattr(work, name), float), size) + 1)
         for name in _WORK

@@ -129,7 +129,7 @@ class DescentSearcher(Ledger):
         """The rest of the current choice's values."""
         if self._at not in self.seconds:
             return self.take([self._at], count)
-        while not self.exhausted:
+        while count > 0 and not self.exhausted:
             line = self.lattice.along(self._at, self._position) if self.lattice.names else []
             found = self.take(line, count)
             if found:
@@ -172,7 +172,7 @@ class ModelSearcher(Ledger):
         self._error = _FIRST_ERROR
 
     def ask(self, count: int) -> list[int]:
-        """The head of the queue first; then what the model, chance and the best's neighbours say."""
+        """The queue's head first; then what the model, chance and the best's neighbours say."""
         found = self.take(self._queue, count)
         if len(found) == count:
             return found
@@ -201,11 +201,9 @@ class ModelSearcher(Ledger):
         pool = unknown
         if len(unknown) > _SCORED:
             pool = self.rng.choice(unknown, _SCORED, replace=False)
-        point, seconds = self._best
-        # Against the best's own time and not its prediction: it may have been lucky, and is known.
-        level = self.group.level()
-        ahead = math.log(seconds) - (self._score(pool) + level)
-        expected = float(expected_improvement(ahead, self._error).max())
+        # Against the best's own time, not its prediction: it may have been lucky, and is known.
+        ahead = math.log(self._best[1]) - self.group.level() - float(self._score(pool).min())
+        expected = expected_improvement(ahead, self._error)
         return max(1 - math.exp(-expected), 0.5 * self._recent)
 
     def _check(self, seconds: Mapping[int, float]) -> None:
@@ -267,13 +265,13 @@ class ModelSearcher(Ledger):
         return np.asarray([p for p in self.lattice.at(rows) if p is not None], np.int64)
 
 
-def expected_improvement(ahead: np.ndarray, error: float) -> np.ndarray:
-    """Mean of max(0, x), x normal around `ahead` with deviation `error`.
+def expected_improvement(ahead: float, error: float) -> float:
+    """Mean of max(0, x), x normal around `ahead` with deviation `error`; it grows with `ahead`.
 
     Source: Jones, Schonlau, Welch, "Efficient Global Optimization of Expensive Black-Box Functions"
     (1998), equation 15; here of logarithms of times.
     """
     scaled = ahead / error
-    density = np.exp(-0.5 * np.square(scaled)) / math.sqrt(2 * math.pi)
-    below = 0.5 * (1 + np.vectorize(math.erf)(scaled / math.sqrt(2)))
-    return np.asarray(ahead * below + error * density)
+    density = math.exp(-0.5 * scaled**2) / math.sqrt(2 * math.pi)
+    below = 0.5 * (1 + math.erf(scaled / math.sqrt(2)))
+    return ahead * below + error * density

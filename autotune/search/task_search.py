@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from planish.autotune.default_schedules import schedule_at
 from planish.autotune.log.fingerprint import Fingerprint
@@ -21,7 +21,7 @@ from planish.ir.errors import ScheduleError
 from planish.ir.target import Target
 from planish.passes.local import with_schedule
 
-#: A noisy time that is known this well (half the interval's width as a share) still guides a search.
+#: A noisy time known this well (half the interval's width as a share) still guides a search.
 _USEFUL = 0.1
 #: Digits of a sample that are logged.
 _DIGITS = 4
@@ -58,8 +58,6 @@ class TaskSearch:
     spent: float = 0.0
     note: str = ""
     curve: list[Step] = field(default_factory=list)
-    _twins: dict[object, int] = field(default_factory=dict)
-    _told: dict[int, float] = field(default_factory=dict)
 
     # What the budget asks: see budget.Claim.
 
@@ -109,7 +107,7 @@ class TaskSearch:
         if not found:
             return
         self.known = len(found)
-        self._settle(found)
+        self.searcher.tell(found)
         default = found.get(self.task.lattice.default, math.inf)
         self.default = default if math.isfinite(default) else None
         if self.searcher.best is not None:
@@ -134,25 +132,18 @@ class TaskSearch:
     def next_batch(self, count: int) -> list[Candidate]:
         """Candidates to measure; none if the search has come to its end.
 
-        A point whose schedule another one has, or whose schedule cannot be, is told without trial.
+        A point that the space makes no schedule of is told as a failure, without a trial.
         """
         while not self.searcher.exhausted:
             batch: list[Candidate] = []
-            settled: dict[int, float] = {}
+            refused: dict[int, float] = {}
             for point in self.searcher.ask(count):
                 try:
-                    candidate = self.candidate(point)
+                    batch.append(self.candidate(point))
                 except ScheduleError:
-                    settled[point] = math.inf
-                    continue
-                twin = self._twins.setdefault(_code_of(candidate), point)
-                if twin == point:
-                    batch.append(candidate)
-                elif twin in self._told:
-                    settled[point] = self._told[twin]
-            if settled:
-                self._settle(settled)
-            if batch or not settled:
+                    refused[point] = math.inf
+            self.searcher.tell(refused)
+            if batch or not refused:
                 return batch
         return []
 
@@ -167,7 +158,7 @@ class TaskSearch:
 
     def finish(self, results: Mapping[int, float]) -> None:
         """Tells the search what came of a batch."""
-        self._settle(results)
+        self.searcher.tell(results)
         self.batches += 1
 
     def start(self, result: Result, candidate: Candidate) -> None:
@@ -179,14 +170,10 @@ class TaskSearch:
             return
         seconds = result.timing.seconds.median
         self.default = seconds
-        self._settle({self.task.lattice.default: seconds})
+        self.searcher.tell({self.task.lattice.default: seconds})
         if self.incumbent is None or seconds < self.incumbent.seconds:
             self.incumbent = Incumbent(candidate, seconds)
             self.point = self.task.lattice.default
-
-    def _settle(self, results: Mapping[int, float]) -> None:
-        self._told.update(results)
-        self.searcher.tell(results)
 
     def _challenge(self, point: int, timing: Timing) -> None:
         """A new incumbent is better than the old one beyond the noise of both."""
@@ -228,11 +215,9 @@ class TaskSearch:
         )
 
 
-def seed_points(
-    task: Task, log: TuningLog, hardware: Fingerprint, threads: int
-) -> list[int]:
+def seed_points(task: Task, log: TuningLog, hardware: Fingerprint, target: Target) -> list[int]:
     """The points that a log recommends for a task, nearer hardware and faster ones first."""
-    seeds = log.seeds(task.digest, task.space, hardware, threads)
+    seeds = log.seeds(task.digest, task.space, hardware, target.cores)
     found = (task.lattice.find(dict(seed.record.trial.point)) for seed in seeds)
     return [point for point in found if point is not None]
 
@@ -277,22 +262,3 @@ def _told(result: Result) -> float:
 def _is_final(record: Record) -> bool:
     result = record.trial.result
     return isinstance(result, Failure) and result.kind in ("refused", "wrong", "build_error")
-
-
-def _code_of(candidate: Candidate) -> object:
-    """What decides the code of a candidate: an emitter reads the choices, a replay does not."""
-    schedule = candidate.kernel.attrs["schedule"]
-    return schedule if schedule.emitter is not None else replace(schedule, choices=())
-
-
-#: Makes the search of a task: (task, seed, points to begin with).
-MakeSearcher = Callable[[Task, int, Sequence[int]], Searcher]
-
-
-def by_share(states: Iterable[TaskSearch]) -> list[TaskSearch]:
-    """The longest in the model first; those without a time last."""
-
-    def time(state: TaskSearch) -> float:
-        return state.count * state.incumbent.seconds if state.incumbent else 0.0
-
-    return sorted(states, key=time, reverse=True)

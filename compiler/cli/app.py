@@ -307,6 +307,56 @@ def bench_command(
     run_bench(subject, options, as_json=as_json)
 
 
+@app.command("tune")
+@guarded
+def tune_command(
+    model: Annotated[Path, typer.Argument(help="The ONNX model.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the artefact.")],
+    budget: Annotated[
+        str | None,
+        typer.Option(metavar="TIME", help="How long to measure: 90s, 10m, 1h (default: 10m)."),
+    ] = None,
+    trials: Annotated[
+        int | None, typer.Option(min=0, help="How many schedules to measure at most.")
+    ] = None,
+    log: Annotated[
+        Path | None,
+        typer.Option("--log", metavar="FILE", help="Tuning log (default: what is stored)."),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the search.")] = 0,
+    target: Target = "host",
+    dim: Dims = None,
+    shape: Shapes = None,
+    name: Annotated[str | None, typer.Option(help="Prefix of the C interface.")] = None,
+    threads: Threads = None,
+    report: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Write report.html and report.json."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Measure schedules of MODEL's kernels on this machine, and compile it with the fastest.
+
+    Trials are kept in a log, so that a later run goes on, and `planish compile` needs none. Ctrl-C
+    ends the measuring early. An artefact slower than the untuned one is never put in place.
+    """
+    from planish.cli.tuning import Options, run_tune
+
+    options = Options(
+        target=target,
+        dims=dim or (),
+        shapes=shape or (),
+        name=name,
+        threads=threads,
+        budget=budget,
+        trials=trials,
+        log=log,
+        seed=seed,
+        report=report,
+    )
+    run_tune(model, output, options, as_json=as_json)
+
+
 @app.command("targets")
 @guarded
 def targets_command(as_json: Json = False) -> None:

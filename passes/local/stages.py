@@ -222,8 +222,8 @@ def _winograd_conv(node: Node, plan: Schedule) -> _Anchored:
     tiles = _Patches(int(plan.choice("p")))
     _, _, count, size, *_ = tiles.tiled((n, oc, height, width, oci))
     patch, axes = (PATCH, PATCH), ("n", "oc", "t", "p", "i", "j", "oci")
-    order = ("n", "t", "i", "j", "ic", "p", "ici")
-    v = _stage("v", (n, count, *patch, ic, size, ici), (), order)
+    order = ("n", "t", "ic", "i", "j", "p", "ici")
+    v = _stage("v", (n, count, ic, *patch, size, ici), (), order)
     over = [("ic", ic), ("ici", ici)]
     reads: dict[str, Links | None] = {"v": {axis: axis for axis in order}}
     acc = _stage("acc", (n, oc, count, size, *patch, oci), over, axes, reads)

@@ -30,7 +30,7 @@ def winograd_conv(node: Node, inputs: Sequence[View], stages: Stages, schedule: 
     tiles, size = tiling.count, tiling.size
 
     def patch(idx: Indices) -> Expr:
-        b, t, i, j, c, p, lane = idx
+        b, t, c, i, j, p, lane = idx
         row, column = tiling.corner(t, p)
 
         def across(k: Expr) -> Expr:
@@ -39,12 +39,12 @@ def winograd_conv(node: Node, inputs: Sequence[View], stages: Stages, schedule: 
         return _input(j, across)
 
     # Its innermost axes are those of the loop over products, so that this reads one stream.
-    order = ("n", "t", "i", "j", "ic", "p", "ici")
-    v = stages.compute("v", (n, tiles, PATCH, PATCH, channels, size, block), patch, order)
+    order = ("n", "t", "ic", "i", "j", "p", "ici")
+    v = stages.compute("v", (n, tiles, channels, PATCH, PATCH, size, block), patch, order)
 
     def product(idx: Indices, r: Indices) -> Expr:
         b, o, t, p, i, j, lane = idx
-        return v.read((b, t, i, j, r[0], p, r[1])) * u.read((o, i, j, *r, lane))
+        return v.read((b, t, r[0], i, j, p, r[1])) * u.read((o, i, j, *r, lane))
 
     axes = ("n", "oc", "t", "p", "i", "j", "oci")
     reduced = [("ic", channels), ("ici", block)]

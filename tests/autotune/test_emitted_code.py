@@ -19,7 +19,7 @@ from planish.autotune.spaces import anchor_of
 from planish.ir.builder import emit
 from planish.ir.graph import Graph, Input, Node, Value, constant
 from planish.ir.types import tensor
-from planish.passes.pipeline import run_pipeline
+from planish.passes.pipeline import PIPELINE, run_pipeline
 from planish.targets.codegen import build_assembly
 from planish.targets.hardware import find_target
 from planish.targets.lowering import lower_kernel
@@ -119,7 +119,9 @@ def _compiled(name: str, target_name: str) -> tuple[Node, str]:
         value = build(target.lanes(4))
     else:
         op, value = {**ROWS, **MOVEMENT}[name]
-    graph = run_pipeline(Graph(inputs_of(value), (value,)), target)
+    # A direct convolution stays one.
+    kept = [s for s in PIPELINE if op == "winograd_conv" or s.name != "choose_algorithm"]
+    graph = run_pipeline(Graph(inputs_of(value), (value,)), target, kept)
     kernels = [n for n in assign_default_schedules(graph, target).nodes if n.op == "kernel"]
     (kernel,) = [node for node in kernels if _op(node) == op]
     return kernel, build_assembly({"hot": lower_kernel(kernel)}, target)
@@ -141,6 +143,8 @@ def _promised(kernel: Node) -> float:
         return float(choice["ow"] * taps / (choice["ow"] + 2 * taps - 1))
     if anchor.op == "blocked_conv":
         rows, columns = choice["ow"], choice["oc"]
+    elif anchor.op == "winograd_conv":
+        rows, columns = choice["p"], choice["oc"]
     else:
         rows, columns = choice["m"], choice["n"] // choice["vector"]
     return float(rows * columns / (rows + columns))

@@ -41,6 +41,8 @@ def _values() -> dict[str, Value]:
         "conv_1x1_strided": emit(
             "blocked_conv", x, _weights(4, 2, 1, 1, 8, 8), strides=(2, 2), dilations=(1, 1)
         ),
+        "winograd": emit("winograd_conv", x, _weights(4, 4, 4, 2, 8, 8)),
+        "winograd_odd": emit("winograd_conv", _input(2, 1, 11, 8, 8), _weights(3, 4, 4, 1, 8, 8)),
         "depthwise": emit("blocked_depthwise_conv", x, _weights(2, 3, 3, 8), **unit),
         "plain_conv": emit("conv", image, _weights(6, 2, 3, 3), strides=(2, 1), **window),
         "matmul": emit("matmul", _input(7, 12), _input(12, 24)),
