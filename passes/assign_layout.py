@@ -25,7 +25,8 @@ def assign_layout(graph: Graph, target: Target) -> Graph:
     moves it anyway absorbs it. A value is converted once for all who read it. Surplus channels of
     the last block hold arbitrary finite values; the weights that meet them are zero.
     """
-    blocking = Blocking(graph, target.lanes(4))
+    halves = target.fma_per_cycle == 1 and target.vector_bytes >= 32
+    blocking = Blocking(graph, target.lanes(4), halves=halves)
     choice = choose_layouts(graph, target, blocking)
     report(_events(graph, choice))
     return _Rewriting(choice, blocking).run(graph)

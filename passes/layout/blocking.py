@@ -17,6 +17,9 @@ from planish.passes.layout.packing import pack_channels
 #: Filling up the groups of a convolution may make its channels so many times as many.
 _MOST_PADDING = 1.5
 
+#: Half blocks are for channels that whole ones would make so many times as many.
+_HALVED = 1.15
+
 #: Ops of one tensor that leave its channels as they are, besides element-wise ones.
 KEEPS_CHANNELS = frozenset(
     (
@@ -27,16 +30,23 @@ KEEPS_CHANNELS = frozenset(
 
 
 class Blocking:
-    """Blocks of `block` channels, and how many segments the channels of each value consist of.
+    """Blocks of `block` channels or half as many, and of how many segments channels consist.
 
-    Segments are equal parts that begin with a block each, so that a grouped convolution finds
-    every group in blocks of its own: 60 channels in 3 segments are 3 times 20, in blocks of 16
-    6 blocks. Surplus channels of the last block of a segment hold arbitrary finite values.
+    24 channels are 3 blocks of 8 rather than 2 of 16, where `halves` says that vectors of half the
+    width lose nothing. Segments are equal parts that begin with a block each, so that a grouped
+    convolution finds every group in blocks of its own: 60 channels in 3 segments are 3 times 20, in
+    blocks of 16 6 blocks. Surplus channels of the last block of a segment hold arbitrary finite values.
     """
 
-    def __init__(self, graph: Graph, block: int) -> None:
+    def __init__(self, graph: Graph, block: int, *, halves: bool = False) -> None:
         self.block = block
-        self._segments = _segments(graph, block)
+        families = _families(graph)
+        self._segments = _segments(graph, families, block)
+        self._halved = _halved(graph, families, block // 2) if halves else frozenset()
+
+    def block_of(self, value: Value) -> int:
+        """The channels of a block of a value."""
+        return self.block // 2 if value in self._halved else self.block
 
     def segments(self, value: Value) -> int:
         """The segments of the channels of a value."""
@@ -44,17 +54,17 @@ class Blocking:
 
     def blocks(self, value: Value) -> int:
         """The blocks of the channels of a value."""
-        segments = self.segments(value)
-        return segments * -(-value.type.static_shape[1] // (segments * self.block))
+        segments, block = self.segments(value), self.block_of(value)
+        return segments * -(-value.type.static_shape[1] // (segments * block))
 
     def has_surplus(self, value: Value) -> bool:
         """True if not all channels of the blocks are channels of the value."""
-        return self.blocks(value) * self.block != value.type.static_shape[1]
+        return self.blocks(value) * self.block_of(value) != value.type.static_shape[1]
 
     def shape(self, value: Value) -> tuple[int, ...]:
         """The shape of a value in blocks."""
         batch, _, *spatial = value.type.static_shape
-        return (batch, self.blocks(value), *spatial, self.block)
+        return (batch, self.blocks(value), *spatial, self.block_of(value))
 
     def nbytes(self, value: Value) -> int:
         """The bytes of a value in blocks."""
@@ -72,17 +82,19 @@ class Blocking:
 
     def pack(self, plain: Value, like: Value, provenance: Sequence[str], fill: float = 0) -> Value:
         """`plain`, which has the channels of `like`, in blocks; surplus of constants is `fill`."""
-        segments = self.segments(like)
+        segments, block = self.segments(like), self.block_of(like)
         if isinstance(plain, Constant):
-            data = pack_channels(np.asarray(plain.data), self.block, segments, fill)
+            data = pack_channels(np.asarray(plain.data), block, segments, fill)
             return constant(data, plain.name)
-        if self.is_renaming(plain):
+        if block == self.block_of(plain) and self.is_renaming(plain):
             return reshaped(plain, self.shape(plain), provenance)
-        return self.pack_segments(plain, segments, provenance)
+        return self.pack_segments(plain, segments, provenance, block)
 
-    def pack_segments(self, plain: Value, segments: int, provenance: Sequence[str]) -> Value:
+    def pack_segments(
+        self, plain: Value, segments: int, provenance: Sequence[str], block: int = 0
+    ) -> Value:
         """`plain` in blocks of other segments than all who read it share."""
-        attrs = {"axis": 1, "block": self.block, "segments": segments}
+        attrs = {"axis": 1, "block": block or self.block, "segments": segments}
         return make_node("pack", [plain], attrs, (), provenance).output
 
     def unpack(self, blocks: Value, like: Value, provenance: Sequence[str]) -> Value:
@@ -98,7 +110,8 @@ class Blocking:
     ) -> Value:
         """`blocks`, which is `like` in blocks of so many segments, in plain layout."""
         size = like.type.static_shape[1]
-        attrs = {"axis": 1, "block": self.block, "segments": segments, "size": size}
+        block = self.block_of(like)
+        attrs = {"axis": 1, "block": block, "segments": segments, "size": size}
         return make_node("unpack", [blocks], attrs, (), provenance, [like.name]).output
 
 
@@ -147,30 +160,73 @@ def merged_groups(node: Node, block: int) -> int:
     return groups
 
 
-def _segments(graph: Graph, block: int) -> dict[Value, int]:
-    """For values whose channels a grouped convolution wants in segments how many.
-
-    Values that share their channels, like the operands of an addition, are of one family, which has
-    segments if all grouped convolutions that touch it want the same ones.
-    """
+def _families(graph: Graph) -> UnionFind:
+    """Values that share their channels, like the operands of an addition."""
     families = UnionFind()
-    wanted: dict[Value, set[int]] = {}
     for node in graph.nodes:
         for value in _same_channels(node):
             families.union(node.outputs[0], value)
-    for node in graph.nodes:
-        if node.op != "conv" or node.attrs["groups"] == 1 or is_depthwise(node):
-            continue
+    return families
+
+
+def _segments(graph: Graph, families: UnionFind, block: int) -> dict[Value, int]:
+    """For values whose channels a grouped convolution wants in segments how many.
+
+    A family has segments if all grouped convolutions that touch it want the same ones.
+    """
+    wanted: dict[Value, set[int]] = {}
+    for node, value in _grouped_values(graph):
         groups = merged_groups(node, block)
-        for value in (node.inputs[0], node.output):
-            if has_channels(value):
-                wanted.setdefault(families[value], set()).add(_wanted(value, groups, block))
+        wanted.setdefault(families[value], set()).add(_wanted(value, groups, block))
     agreed = {family: next(iter(wants)) for family, wants in wanted.items() if len(wants) == 1}
     agreed = {family: segments for family, segments in agreed.items() if segments > 1}
     if not agreed:
         return {}
     values = [value for value in graph.values() if value in families.parents]
     return {v: agreed[families[v]] for v in values if families[v] in agreed}
+
+
+def _grouped_values(graph: Graph) -> Iterator[tuple[Node, Value]]:
+    """Grouped convolutions, each with its operand and its result."""
+    for node in graph.nodes:
+        if node.op == "conv" and node.attrs["groups"] > 1 and not is_depthwise(node):
+            yield from ((node, v) for v in (node.inputs[0], node.output) if has_channels(v))
+
+
+def _halved(graph: Graph, families: UnionFind, half: int) -> frozenset[Value]:
+    """Values in half blocks: those of convolutions that would be filled up much, and their kin.
+
+    Parts and wholes of concats and slices have blocks of one size.
+    """
+    fixed = {families[value] for _, value in _grouped_values(graph)}
+    found: set[Value] = set()
+    for node in graph.nodes:
+        if node.op == "conv" and has_channels(node.output):
+            found.update(families[v] for v in (node.output,) if _is_filled_up(v, half))
+    related = [
+        {families[value] for value in (*node.inputs, node.output)}
+        for node in graph.nodes
+        if node.op in ("concat", "slice") and _divides_channels(node, half)
+    ]
+    found -= fixed
+    while True:
+        joined = [kin for kin in related if kin & found and not kin & fixed and not kin <= found]
+        if not joined:
+            break
+        found.update(*joined)
+    return frozenset(value for value in graph.values() if families[value] in found)
+
+
+def _is_filled_up(value: Value, half: int) -> bool:
+    channels = value.type.static_shape[1]
+    filled = -(-channels // (2 * half)) * 2 * half
+    return channels % half == 0 and filled >= _HALVED * channels
+
+
+def _divides_channels(node: Node, half: int) -> bool:
+    """True if a concat or slice has channels of whole half blocks on all sides."""
+    values = (*node.inputs, node.output)
+    return all(has_channels(v) and v.type.static_shape[1] % half == 0 for v in values)
 
 
 def _same_channels(node: Node) -> Iterator[Value]:

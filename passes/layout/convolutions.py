@@ -82,8 +82,8 @@ def depth_block(channels: int, block: int) -> int:
 def _dense(node: Node, w: Constant, blocking: Blocking) -> Form:
     x, out = node.inputs[0], node.output
     in_place = x.type.static_shape[1] <= UNBLOCKED_CHANNELS
-    segments = 1 if in_place else blocking.segments(x)
-    depth = blocking.block if segments > 1 else depth_block(x.type.static_shape[1], blocking.block)
+    segments, block = 1 if in_place else blocking.segments(x), blocking.block_of(x)
+    depth = block if segments > 1 else depth_block(x.type.static_shape[1], block)
     if in_place:
         depth = 1
 
@@ -92,7 +92,7 @@ def _dense(node: Node, w: Constant, blocking: Blocking) -> Form:
         if in_place:
             source = reshaped(source, (*source.type.static_shape, 1), node.provenance)
         data, out_segments = np.asarray(w.data), blocking.segments(out)
-        packed = pack_conv(data, depth, blocking.block, segments, out_segments)
+        packed = pack_conv(data, depth, blocking.block_of(out), segments, out_segments)
         return _product_of_blocks("blocked_conv", node, source, constant(packed, w.name), 1)
 
     return Form((not in_place, False), build)
@@ -122,10 +122,10 @@ def _grouped(node: Node, w: Constant, blocking: Blocking) -> Form:
 
 
 def _depthwise(node: Node, w: Constant, blocking: Blocking) -> Form:
-    segments = blocking.segments(node.output)
+    segments, block = blocking.segments(node.output), blocking.block_of(node.output)
 
     def build(inputs: Sequence[Value]) -> Value:
-        packed = constant(pack_depthwise(np.asarray(w.data), blocking.block, segments), w.name)
+        packed = constant(pack_depthwise(np.asarray(w.data), block, segments), w.name)
         return _product_of_blocks("blocked_depthwise_conv", node, inputs[0], packed)
 
     return Form((True, False), build)

@@ -14,15 +14,15 @@ from planish.passes.layout.convolutions import depth_block, has_rows, holds_grou
 from planish.passes.layout.packing import panel_width
 
 #: Bytes a cycle between a core and the caches that tensors between kernels live in.
-_BYTES_PER_CYCLE = 8
+BYTES_PER_CYCLE = 8
 #: The same of a kernel that only converts: it transposes vectors on the way.
 _CONVERTED_PER_CYCLE = 4
 #: Cycles until the threads of one more kernel have started and met again.
-_LAUNCH = 8192
+LAUNCH = 8192
 #: A conversion that only gives memory another shape costs nothing; but none is better than one.
 _VIEW = 1
 #: Share of the peak that blocked convolutions and packed matmuls reach.
-_EFFICIENCY = 0.6
+EFFICIENCY = 0.6
 #: The same of plain convolutions along rows, which begin anywhere in a vector.
 _ROWS_EFFICIENCY = 0.4
 #: Multiply-adds a cycle of a convolution in plain layout without vectors: a sum waits for itself.
@@ -49,17 +49,17 @@ class Costs:
         if self.blocking.is_renaming(value) or (to_plain and self.blocking.is_beginning(value)):
             return _VIEW
         moved = value.type.nbytes + self.blocking.nbytes(value)
-        return _LAUNCH + moved // _CONVERTED_PER_CYCLE
+        return LAUNCH + moved // _CONVERTED_PER_CYCLE
 
     def extra_kernel(self, value: Value) -> int:
         """A kernel more: its launch, and a tensor written and read that would be in registers."""
-        return _LAUNCH + 2 * value.type.nbytes // _BYTES_PER_CYCLE
+        return LAUNCH + 2 * value.type.nbytes // BYTES_PER_CYCLE
 
     def absorbed_conversion(self, value: Value) -> int:
         """A conversion inside a kernel that moves the tensor anyway: its strides are worse."""
         if self.blocking.is_renaming(value):
             return _VIEW
-        return _VIEW + value.type.nbytes // (4 * _BYTES_PER_CYCLE)
+        return _VIEW + value.type.nbytes // (4 * BYTES_PER_CYCLE)
 
     def plain_conv(self, node: Node) -> int:
         """A convolution in plain layout: vectors along rows of pixels, if its channels are few."""
@@ -73,7 +73,7 @@ class Costs:
         # Unaligned rows are two loads for all channels beside each other.
         loads = 1 / vectors + 2 / beside
         surplus = self.target.lanes(4) * vectors / columns
-        slower = _EFFICIENCY / _ROWS_EFFICIENCY * (1 + loads / 4)
+        slower = EFFICIENCY / _ROWS_EFFICIENCY * (1 + loads / 4)
         return int(self._at_peak(work, beside * vectors) * surplus * slower)
 
     def matmul(self, node: Node) -> int:
@@ -87,7 +87,7 @@ class Costs:
     def blocked_conv(self, node: Node) -> int:
         """A convolution on blocks: surplus channels are computed as well."""
         x, w, out = *node.inputs, node.output
-        block = self.blocking.block
+        block = self.blocking.block_of(out)
         pixels = out.type.elements // out.type.static_shape[1]
         taps = math.prod(w.type.static_shape[2:])
         if is_depthwise(node):
@@ -96,8 +96,9 @@ class Costs:
         if groups > 1:
             blocks = groups * -(-out.type.static_shape[1] // (groups * block))
         depth = x.type.static_shape[1] // groups
-        if depth_block(depth, block) == block or self.blocking.segments(x) > 1 == groups:
-            depth = -(-depth // block) * block
+        inner = self.blocking.block_of(x)
+        if depth_block(depth, inner) == inner or self.blocking.segments(x) > 1 == groups:
+            depth = -(-depth // inner) * inner
         sums = math.gcd(blocks // groups, 4) * out.type.static_shape[-1]
         cycles = self._at_peak(pixels * blocks * block * depth * taps, sums)
         if node.attrs["groups"] > 1:
@@ -110,7 +111,7 @@ class Costs:
         """Cycles of `work` multiply-adds in vectors, so many sums of them at a time."""
         units = self.target.fma_per_cycle
         busy = min(1.0, sums / (_ADDER_DEPTH * units))
-        return int(work / (self.target.lanes(4) * units * busy * _EFFICIENCY))
+        return int(work / (self.target.lanes(4) * units * busy * EFFICIENCY))
 
     def plain(self, node: Node) -> int:
         """Any other op in plain layout."""
@@ -131,4 +132,4 @@ class Costs:
             return work
         padded = self.blocking.nbytes(out)
         surplus = 0 if is_epilogue else padded - out.type.nbytes
-        return work * padded // max(1, out.type.nbytes) + 2 * surplus // _BYTES_PER_CYCLE
+        return work * padded // max(1, out.type.nbytes) + 2 * surplus // BYTES_PER_CYCLE

@@ -146,6 +146,8 @@ def _concat(node: Node, blocking: Blocking) -> Form | None:
         return None
     axis = node.attrs["axis"] % node.output.type.rank
     values = (*node.inputs, node.output)
+    if len({blocking.block_of(value) for value in values}) > 1:
+        return None
     if axis == 1:
         whole = not any(map(blocking.has_surplus, node.inputs[:-1]))
         if not whole or any(blocking.segments(value) > 1 for value in values):
@@ -164,6 +166,8 @@ def _concat(node: Node, blocking: Blocking) -> Form | None:
 
 def _keeps_channels(node: Node, blocking: Blocking) -> bool:
     x, out = node.inputs[0], node.output
+    if blocking.block_of(x) != blocking.block_of(out):
+        return False
     if x.type.static_shape[1] == out.type.static_shape[1]:
         return blocking.segments(x) == blocking.segments(out)
     return node.op == "slice" and blocking.segments(x) == blocking.segments(out) == 1
@@ -203,7 +207,7 @@ def _reduce_to_rows(node: Node, blocking: Blocking) -> Form | None:
             return reshaped(rows, shape, node.provenance)
         if shape[0] == 1:
             return beginning(rows, shape, node.provenance)
-        channels = {"axis": 1, "block": blocking.block, "size": shape[1]}
+        channels = {"axis": 1, "block": blocking.block_of(x), "size": shape[1]}
         return make_node("unpack", [rows], channels, (), node.provenance).output
 
     return Form((True,), build, gives_blocks=False)
@@ -230,7 +234,7 @@ def _slice(node: Node, blocking: Blocking) -> Attrs | None:
     """Whole blocks of channels, or all of them."""
     x = node.inputs[0]
     starts, stops, steps = (node.attrs[name] for name in ("starts", "stops", "steps"))
-    start, stop, size, block = starts[1], stops[1], x.type.static_shape[1], blocking.block
+    start, stop, size, block = starts[1], stops[1], x.type.static_shape[1], blocking.block_of(x)
     if steps[1] != 1 or start % block or (stop % block and stop != size):
         return None
     last = blocking.blocks(x) if stop == size else stop // block

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,12 +14,14 @@ from planish.ir.graph import Graph, Input, Value, constant
 from planish.ir.op import OpKind
 from planish.ir.ops import OPS
 from planish.ir.reference import run_node
+from planish.ir.target import Target
 from planish.ir.types import DType, tensor
 from planish.ir.verifier import verify
 from planish.passes.assign_layout import assign_layout
 from planish.passes.layout.forms import FINITE
 from planish.passes.pipeline import run_pipeline
 from planish.passes.trace import recording
+from planish.targets.hardware import find_target
 from tests.passes.layout.convolution_graphs import networks
 from tests.passes.random_graphs import TARGET, assert_same_results
 
@@ -27,6 +30,11 @@ _NONE = {"strides": (1, 1), "dilations": (1, 1), "before": (0, 0), "after": (0, 
 _SAME = {**_NONE, "before": (1, 1), "after": (1, 1)}
 
 
+#: Halves its widest vectors, so that half blocks cost it nothing.
+HALVING = replace(find_target("x86-64-v4"), fma_per_cycle=1)
+
+
+@pytest.mark.parametrize("target", [TARGET, HALVING], ids=["whole", "halves"])
 @given(graph=networks())
 @settings(
     max_examples=100,
@@ -34,8 +42,8 @@ _SAME = {**_NONE, "before": (1, 1), "after": (1, 1)}
     derandomize=True,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
 )
-def test_layouts_keep_what_a_network_computes(graph: Graph) -> None:
-    after = assign_layout(graph, TARGET)
+def test_layouts_keep_what_a_network_computes(target: Target, graph: Graph) -> None:
+    after = assign_layout(graph, target)
     verify(after)
     assert_same_results(graph, after, rtol=2e-5)
 
@@ -54,6 +62,32 @@ def _conv(x: Value, out: int, kernel: int = 1, groups: int = 1, name: str = "Con
 
 def _image(channels: int, size: int) -> Input:
     return Input(tensor(DType.FLOAT32, (1, channels, size, size)), "x")
+
+
+def _blocks(graph: Graph) -> set[int]:
+    """The channels in a block of each convolution's result."""
+    found = [node.output.type.static_shape[-1] for node in graph.nodes if "blocked" in node.op]
+    assert found
+    return set(found)
+
+
+def test_half_blocks_are_for_channels_that_whole_ones_would_fill_up_much() -> None:
+    x = _image(48, 20)
+    parts = [_conv(x, 24, 3, name=f"Conv_{i}") for i in range(2)]
+    joined = emit("concat", *parts, axis=1)
+    graph = Graph((x,), (_conv(joined, 24, 3),))
+    halved, whole = assign_layout(graph, HALVING), assign_layout(graph, find_target("x86-64-v4"))
+    assert _blocks(halved) == {8}
+    assert _blocks(whole) == {16}
+    assert sum(node.op in ("pack", "unpack") for node in halved.nodes) == 2  # at the ends
+    assert_same_results(graph, halved, rtol=2e-5)
+    assert_same_results(graph, whole, rtol=2e-5)
+
+
+def test_channels_of_whole_blocks_and_of_groups_are_not_halved() -> None:
+    x = _image(48, 20)
+    graph = Graph((x,), (_conv(_conv(x, 64, 3), 64, 3, groups=2),))
+    assert _blocks(assign_layout(graph, HALVING)) == {16}
 
 
 def _ops(graph: Graph) -> list[str]:
