@@ -40,13 +40,13 @@ def _blocks(kernel: Node) -> int:
 def options(kernel: Node, target: Target) -> Mapping[str, tuple[Any, ...]]:
     """Choices: `p` (patches in a tile), `oc` (channel blocks in a tile), `group` (tiles that are
     transformed together, so that weights are read once for all of them), `share` (what cores take
-    of the work: groups of tiles, or channels, each transforming all patches), `parallel`."""
+    of the work: rows of patches, or channels, where each transforms all patches), `parallel`."""
     most = target.vector_registers - 3
     return {
         "p": tile_candidates(_patches(kernel), most),
         "oc": tuple(u for u in (1, 2, 3, 4) if _blocks(kernel) % u == 0),
         "group": _GROUPS,
-        "share": ("tiles", "channels"),
+        "share": ("rows", "channels"),
         "parallel": (False, True),
     }
 
@@ -55,7 +55,7 @@ def _legal(kernel: Node, target: Target, points: Points) -> np.ndarray:
     """No tile needs twice the registers there are; channels are shared evenly, and by cores."""
     fits = points["p"] * points["oc"] <= 2 * target.vector_registers
     even = (_blocks(kernel) // points["oc"]) % target.cores == 0
-    return np.asarray(fits & ((points["share"] == "tiles") | (points["parallel"] & even)))
+    return np.asarray(fits & ((points["share"] == "rows") | (points["parallel"] & even)))
 
 
 def _group(count: int, most: int) -> int:
@@ -178,6 +178,4 @@ def _in_registers(stage: str) -> Steps:
     return [("vectorize", stage, "oci"), ("unroll", stage, "p"), ("unroll", stage, "oc")]
 
 
-SPACE = Space(
-    "winograd", ("winograd_conv",), options, None, directives, legal=_legal, work=_work
-)
+SPACE = Space("winograd", ("winograd_conv",), options, None, directives, legal=_legal, work=_work)

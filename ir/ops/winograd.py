@@ -32,13 +32,13 @@ _OUTPUT = np.array([[1, 1, 1, 0], [0, 1, -1, -1]], np.float64)
 
 
 def transformed_weights(w: np.ndarray) -> np.ndarray:
-    """u[O/ob, 4, 4, C/ib, ib, ob] of w[O/ob, C/ib, 3, 3, ib, ob]: float64, then rounded to w's type."""
+    """u[O/ob, 4, 4, C/b, b, ob] of w[O/ob, C/b, 3, 3, b, ob], in float64, then in w's type."""
     exact = np.einsum("ih,ochwab,jw->oijcab", _KERNEL, w.astype(np.float64), _KERNEL, optimize=True)
     return np.ascontiguousarray(exact.astype(w.dtype))
 
 
 def patches(height: int, width: int) -> int:
-    """Patches of a result of that size; those at an odd edge are whole ones too."""
+    """Patches of a result of that size; those that hang over an odd edge are whole ones too."""
     return -(-height // STEP) * -(-width // STEP)
 
 
@@ -55,8 +55,6 @@ def _infer(inputs: Types, attrs: Attrs) -> tuple[TensorType, ...]:
     shapes.unify(x.shape[1], channels, "the channel blocks of data and weights")
     shapes.unify(x.shape[4], block, "the channels of a block in data and weights")
     sizes = tuple(shapes.window_count(size, TAPS, 1, 1, 0) for size in x.shape[2:4])
-    if any(isinstance(size, int) and size < STEP for size in sizes):
-        raise InvalidGraph(f"a result of at least 2 x 2 is needed, got {shapes.show(sizes)}")
     return (TensorType(dtype, (x.shape[0], blocks, *sizes, ob)),)
 
 

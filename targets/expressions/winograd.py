@@ -29,12 +29,20 @@ def winograd_conv(node: Node, inputs: Sequence[View], stages: Stages, schedule: 
     tiling = Patches(height, width, int(schedule.choice("p")))
     tiles, size = tiling.count, tiling.size
 
+    def inside(row: Expr, column: Expr) -> tuple[Expr, Expr]:
+        """A last patch of an odd edge reads any pixel in place of those that no result needs."""
+        if height % 2:
+            row = tirx.min(row, height + 1)
+        if width % 2:
+            column = tirx.min(column, width + 1)
+        return row, column
+
     def patch(idx: Indices) -> Expr:
         b, t, c, i, j, p, lane = idx
         row, column = tiling.corner(t, p)
 
         def across(k: Expr) -> Expr:
-            return _input(i, lambda m: x.read((b, c, row + m, column + k, lane)))
+            return _input(i, lambda m: x.read((b, c, *inside(row + m, column + k), lane)))
 
         return _input(j, across)
 
