@@ -29,6 +29,7 @@ from planish.passes.recognize_norms import recognize_norms
 from planish.passes.recognize_rope import recognize_rope
 from planish.passes.simplify import simplify
 from planish.passes.space_to_depth import space_to_depth
+from planish.passes.split_reductions import split_reductions
 
 PIPELINE: tuple[Step, ...] = (
     Step(fold_constants, "weights that the model computes become weights"),
@@ -55,6 +56,7 @@ PIPELINE: tuple[Step, ...] = (
     Step(fold_constants, "operands packed for the layouts"),
     Step(simplify, "the reshapes that packing put between ops"),
     Step(eliminate_common_subexpressions, "two convolutions of one tensor pad and pack it once"),
+    Step(split_reductions, "sums of sums round less; layouts tell what is along the vectors"),
     Step(fuse, "last: kernels are what remains"),
 )
 
