@@ -35,7 +35,8 @@ class Blocking:
     24 channels are 3 blocks of 8 rather than 2 of 16, where `halves` says that vectors of half the
     width lose nothing. Segments are equal parts that begin with a block each, so that a grouped
     convolution finds every group in blocks of its own: 60 channels in 3 segments are 3 times 20, in
-    blocks of 16 6 blocks. Surplus channels of the last block of a segment hold arbitrary finite values.
+    blocks of 16 6 blocks. Surplus channels of the last block of a segment hold arbitrary finite
+    values.
     """
 
     def __init__(self, graph: Graph, block: int, *, halves: bool = False) -> None:
