@@ -1,66 +1,26 @@
-"""Groups nodes into kernels: element-wise epilogues and prologues join their anchor."""
+"""Groups nodes into kernels, epilogues and prologues around an anchor, by what it costs."""
 
 from __future__ import annotations
 
 from collections.abc import Container, Iterable
-from dataclasses import dataclass, field
 
 from planish.ir.builder import make_node
 from planish.ir.graph import Constant, Graph, Input, Node, Result, Value, with_inputs
 from planish.ir.op import OpKind
 from planish.ir.ops import op_def
 from planish.ir.target import Target
+from planish.passes.fusion_cost import ROW_ANCHORS, Comparison, Draft, compared, is_pointwise
+from planish.passes.trace import Event, report
 from planish.passes.views import choose_views, places_of
 
 #: Nodes in one kernel at most: longer chains gain nothing and compile slowly.
 LARGEST_KERNEL = 48
 
-#: Element-wise ops dear enough that computing them twice costs more than a trip to memory.
-_DEAR = frozenset(
-    [
-        "exp",
-        "log",
-        "log1p",
-        "sin",
-        "cos",
-        "tan",
-        "asin",
-        "acos",
-        "atan",
-        "sinh",
-        "cosh",
-        "tanh",
-        "asinh",
-        "acosh",
-        "atanh",
-        "sigmoid",
-        "silu",
-        "gelu",
-        "softplus",
-        "mish",
-        "erf",
-        "pow",
-        "sqrt",
-        "div",
-        "mod",
-        "reciprocal",
-    ]
-)
+#: Nodes up to a value in memory that are looked at to tell what a kernel of their own would cost.
+_LONGEST_SOURCE = 8
 
-#: Anchors that read each input element once or a few times, so cheap producers may be inlined.
-_ABSORBING = frozenset(
-    [
-        "reduce_sum",
-        "reduce_mean",
-        "reduce_max",
-        "reduce_min",
-        "reduce_prod",
-        "softmax",
-        "log_softmax",
-        "layer_norm",
-        "rms_norm",
-    ]
-)
+#: Anchors whose stages read expressions; the register tiles of contractions read memory.
+_ABSORBING = ROW_ANCHORS | {"pool"}
 
 
 def fuse(graph: Graph, target: Target) -> Graph:
@@ -69,18 +29,22 @@ def fuse(graph: Graph, target: Target) -> Graph:
     before: %1 = conv(%x, @w)  %2 = add(%1, @b)  %3 = relu(%2)
     after:  %3 = kernel(%x, @w, @b) { conv, add, relu }
 
-    A producer joins the kernel of its users if all of them are in one kernel and either it is
-    element-wise or movement, or it is that kernel's only anchor (a contraction, reduction or
-    composite) and all that follows it there is element-wise on the same shape.
+    An anchor (a contraction, reduction or composite) joins the kernel of its users if it is that
+    kernel's only one and all that follows it there is element-wise on the same shape. A producer
+    that is element-wise or movement joins all kernels that read it, or none: by what that costs
+    (`planish.passes.fusion_cost`). Movement cannot be in a kernel with an anchor, but for padding
+    at its end, and contractions read their operands from memory.
     """
     views = choose_views(graph).views
-    groups = _Grouping(graph, views).assign()
+    grouping = _Grouping(graph, views, target)
+    groups = grouping.assign()
+    report(grouping.events)
     new: dict[Value, Value] = {}
     for node in graph.nodes:
         if node in views:
             kept = with_inputs(node, [new.get(v, v) for v in node.inputs])
             new[node.output] = kept.output
-        elif groups[node].root is node:
+        elif node in groups:
             kernel = _build(groups[node], new)
             new.update(zip(node.outputs, kernel.outputs))
     fused = [new.get(value, value) for value in graph.outputs]
@@ -108,153 +72,172 @@ def _is_outer_padding(node: Node) -> bool:
     return all(n >= 0 for n in (*attrs["before"], *attrs["after"]))
 
 
-@dataclass(slots=True, eq=False)
-class _Group:
-    """A kernel under construction; `members` in reverse topological order, root first."""
-
-    root: Node
-    members: list[Node] = field(default_factory=list)
-    anchor: Node | None = None
-
-
 class _Grouping:
-    def __init__(self, graph: Graph, views: Container[Node]) -> None:
+    """Decides for each node, from the last to the first, which kernels compute it."""
+
+    def __init__(self, graph: Graph, views: Container[Node], target: Target) -> None:
         self.graph = graph
         self.views = views
+        self.target = target
         self.users = graph.users()
-        self.groups: dict[Node, _Group] = {}
+        self.order = {node: number for number, node in enumerate(graph.nodes)}
+        self.groups: dict[Node, tuple[Draft, ...]] = {}
+        self.events: list[Event] = []
 
-    def assign(self) -> dict[Node, _Group]:
+    def assign(self) -> dict[Node, Draft]:
+        """The kernels by their roots."""
         for node in reversed(self.graph.nodes):
             if node in self.views:
                 continue
-            group = self._common_group(node)
-            if group is None or not self._may_join(node, group):
-                group = _Group(node)
-            group.members.append(node)
-            self.groups[node] = group
-            if not _is_pointwise(node):
-                group.anchor = node
-        return self.groups
+            groups = self._readers(node)
+            if groups and self._joins(node, groups):
+                for group in groups:
+                    group.add(node)
+            else:
+                groups = (self._draft(node),)
+            self.groups[node] = groups
+        return {group.root: group for groups in self.groups.values() for group in groups}
 
-    def _common_group(self, node: Node) -> _Group | None:
-        """The one kernel that holds all users of the node's only output."""
+    def _draft(self, *nodes: Node) -> Draft:
+        return Draft(self.users, self.target).add(*nodes)
+
+    def _readers(self, node: Node) -> tuple[Draft, ...]:
+        """The kernels that hold the users of the node's only output; none if it must be stored."""
         if len(node.outputs) != 1:
-            return None
-        found: _Group | None = None
+            return ()
+        found: dict[Draft, None] = {}
         for user, _ in self.users[node.output]:
             if user is None or user in self.views:
-                return None
-            group = self.groups[user]
-            if found is not None and group is not found:
-                return None
-            found = group
-        return found
+                return ()
+            found.update(dict.fromkeys(self.groups[user]))
+        return tuple(found)
 
-    def _may_join(self, node: Node, group: _Group) -> bool:
-        if len(group.members) >= LARGEST_KERNEL or _stands_alone(node):
+    def _joins(self, node: Node, groups: tuple[Draft, ...]) -> bool:
+        """True if all kernels that read the node may hold it, and gain by that."""
+        if not is_pointwise(node):
+            return len(groups) == 1 and _may_anchor(node, groups[0])
+        if not all(self._may_hold(group, node) for group in groups):
             return False
-        if not all(_is_pointwise(m) or not _stands_alone(m) for m in group.members):
-            return False
-        if not _is_pointwise(node):
-            return group.anchor is None and _is_epilogue(node, group)
-        if self._is_repeated(node, group) and _is_dear(node):
+        chain, rest = self._source(node, groups)
+        comparison = self._compared(chain, rest, groups)
+        if comparison.pays and len(groups) > 1:
+            self.events.append(Event(f"computed in {len(groups)} kernels", node.where()))
+        elif not comparison.pays and not rest:
+            self.events.append(Event("fusion", node.where(), str(comparison)))
+        return comparison.pays
+
+    def _compared(
+        self, chain: list[Node], rest: list[Node], groups: tuple[Draft, ...]
+    ) -> Comparison:
+        """The kernels without and with a chain, whose kernel would compute `rest` as well.
+
+        An anchor follows the chain where it may; else each of `rest` stays behind in a kernel.
+        """
+        apart = [*groups, self._draft(*chain, *rest)]
+        joined = [group.extended(chain) for group in groups]
+        if len(groups) == len(rest) == 1 and _may_anchor(rest[0], joined[0]):
+            joined[0].add(*rest)
+        else:
+            joined += map(self._draft, rest)
+        return compared(apart, joined)
+
+    def _may_hold(self, group: Draft, node: Node) -> bool:
+        """True if a kernel may compute a producer that is element-wise or movement."""
+        if len(group.counts) >= LARGEST_KERNEL:
             return False
         if group.anchor is None:
-            return not (self._follows_anchor(node) and _moves(group))
-        if op_def(node.op).kind is not OpKind.ELEMENTWISE:
+            return True
+        if _stands_alone(group.anchor) or not _is_elementwise(node):
             return False
-        if self._follows_anchor(node) and self._feeds_anchor(node, group):
-            return False
-        return all(
-            user is not group.anchor or (user.op in _ABSORBING and not _is_dear(node))
-            for user, _ in self.users[node.output]
-            if user is not None
-        ) and not self._feeds_contraction(node, group)
+        return group.anchor.op in _ABSORBING or not self._feeds_anchor(node, group)
 
-    def _follows_anchor(self, node: Node) -> bool:
-        """True if the node could be the epilogue of an anchor that only it reads."""
-        shape = node.output.type.shape
-        stack = [node]
-        for _ in range(LARGEST_KERNEL):  # an anchor further up is another kernel's
-            if not stack:
-                break
-            current = stack.pop()
-            if op_def(current.op).kind is not OpKind.ELEMENTWISE:
-                continue
-            for value in current.inputs:
-                if not isinstance(value, Result) or value.type.shape != shape:
-                    continue
-                if len(self.users[value]) > 1:
-                    continue
-                if not _is_pointwise(value.node) and not _stands_alone(value.node):
-                    return True
-                stack.append(value.node)
-        return False
-
-    def _feeds_contraction(self, node: Node, group: _Group) -> bool:
-        """True if the node reaches, inside the kernel, an anchor that must not inline it."""
-        absorbing = group.anchor is None or group.anchor.op in _ABSORBING
-        return not absorbing and self._feeds_anchor(node, group)
-
-    def _feeds_anchor(self, node: Node, group: _Group) -> bool:
+    def _feeds_anchor(self, node: Node, group: Draft) -> bool:
         """True if the node's value reaches the anchor inside the kernel."""
         inside = {node}
-        for member in reversed(group.members):
+        for member in reversed(group.counts):
             if any(isinstance(v, Result) and v.node in inside for v in member.inputs):
                 inside.add(member)
         return group.anchor in inside
 
-    def _is_repeated(self, node: Node, group: _Group) -> bool:
-        """True if some user reads elements of the node more than once."""
-        size = node.output.type.elements
-        return any(
-            user is not None and user.outputs[0].type.elements > size
-            for user, _ in self.users[node.output]
-        )
+    def _source(self, node: Node, groups: tuple[Draft, ...]) -> tuple[list[Node], list[Node]]:
+        """What a kernel of the node alone would compute as well: producers for it alone.
+
+        Those that can follow the node to the kernels that read it, itself first, and the others:
+        the anchor that it would end, movement before an anchor, and what is too far away.
+        """
+        chain, others = {node}, set[Node]()
+        moves = all(group.anchor is None for group in groups)
+        stack = [node]
+        while stack:
+            for value in stack.pop().inputs:
+                if not isinstance(value, Result) or not self._is_only_for(value, chain):
+                    continue
+                producer = value.node
+                if not (_is_elementwise(producer) or (moves and is_pointwise(producer))):
+                    others.add(producer)
+                elif len(chain) < _LONGEST_SOURCE:
+                    chain.add(producer)
+                    stack.append(producer)
+                elif len(groups) > 1:  # one kernel takes what is farther away as well, later
+                    others.add(producer)
+        nodes = self._reversed(chain)
+        rest = self._reversed(n for n in others - chain if is_pointwise(n))
+        anchors = [n for n in self._reversed(others) if _may_end(n, nodes)]
+        return nodes, rest or anchors[:1]
+
+    def _reversed(self, nodes: Iterable[Node]) -> list[Node]:
+        return sorted(nodes, key=self.order.__getitem__, reverse=True)
+
+    def _is_only_for(self, value: Result, readers: Container[Node]) -> bool:
+        node = value.node
+        if node in self.views or len(node.outputs) != 1:
+            return False
+        return all(user is not None and user in readers for user, _ in self.users[value])
 
 
-def _is_pointwise(node: Node) -> bool:
-    return op_def(node.op).kind in (OpKind.ELEMENTWISE, OpKind.MOVEMENT)
+def _may_anchor(node: Node, group: Draft) -> bool:
+    """True if the kernel may become the epilogue of an anchor; that always pays."""
+    if len(group.counts) >= LARGEST_KERNEL or group.anchor is not None:
+        return False
+    return _may_end(node, group.counts)
+
+
+def _may_end(anchor: Node, members: Iterable[Node]) -> bool:
+    """True if a kernel's nodes, its root first, may be the epilogue of an anchor."""
+    if is_pointwise(anchor) or _stands_alone(anchor):
+        return False
+    return _is_epilogue(anchor, members)
+
+
+def _is_elementwise(node: Node) -> bool:
+    return op_def(node.op).kind is OpKind.ELEMENTWISE
 
 
 def _stands_alone(node: Node) -> bool:
     return op_def(node.op).kind in (OpKind.EMITTED, OpKind.REGION) or node.op.startswith("arg_")
 
 
-def _moves(group: _Group) -> bool:
-    """True if the group moves elements, so that no anchor can have it as its epilogue."""
-    return any(op_def(m.op).kind is OpKind.MOVEMENT for m in _computing(group))
+def _is_epilogue(anchor: Node, members: Iterable[Node]) -> bool:
+    """True if a kernel, its root first, only computes element-wise on the anchor's own shape.
 
-
-def _computing(group: _Group) -> list[Node]:
-    """The members without a padding at the end, which is only a place to write to."""
-    ends_padded = _is_outer_padding(group.root)
-    return [m for m in group.members if not (ends_padded and m is group.root)]
-
-
-def _is_dear(node: Node) -> bool:
-    return node.op in _DEAR
-
-
-def _is_epilogue(anchor: Node, group: _Group) -> bool:
-    """True if the group only computes element-wise on the anchor's own shape."""
+    Padding that ends it is only a place to write to.
+    """
+    root, *others = members
     shape = anchor.output.type.shape
+    ends_padded = _is_outer_padding(root)
     follows = {anchor}
-    for member in reversed(_computing(group)):
+    for member in reversed(others if ends_padded else [root, *others]):
         if any(isinstance(v, Result) and v.node in follows for v in member.inputs):
-            if op_def(member.op).kind is not OpKind.ELEMENTWISE:
-                return False
-            if member.output.type.shape != shape:
+            if not _is_elementwise(member) or member.output.type.shape != shape:
                 return False
             follows.add(member)
-    computed = group.root.inputs[0] if _is_outer_padding(group.root) else group.root.output
+    computed = root.inputs[0] if ends_padded else root.output
     return computed.type.shape == shape
 
 
-def _build(group: _Group, new: dict[Value, Value]) -> Node:
+def _build(group: Draft, new: dict[Value, Value]) -> Node:
     """The kernel node of a group, reading already rebuilt values."""
-    members = list(reversed(group.members))
+    members = list(reversed(group.counts))
     inputs: dict[Value, Input] = {}
     inner: dict[Value, Value] = {}
     emitted = op_def(group.root.op).kind is OpKind.EMITTED  # reads buffers, not expressions

@@ -12,7 +12,7 @@ from planish.ir.op import OpKind
 from planish.ir.ops import op_def
 from planish.ir.ops.winograd import PATCH, STEP, patches
 from planish.ir.schedule import Schedule
-from planish.passes.fuse import inner_root
+from planish.passes.fuse import inner_root, is_padded
 from planish.passes.local.loop import Loop, whole_axis
 
 #: Own axis → the producer's axis with the same index; other axes of the producer are read whole.
@@ -120,7 +120,7 @@ def stages_of(kernel: Node) -> tuple[Stage, ...]:
         anchored = _ANCHORED[anchor.op](anchor, plan)
     except ScheduleError as error:
         raise ScheduleError(f"{kernel.where()}: {error}") from None
-    out = _out(body, plan, anchored, _is_aligned(body, anchor))
+    out = _out(body, plan, anchored, is_aligned(body, anchor))
     return (*anchored.stages, out)
 
 
@@ -131,12 +131,13 @@ def _anchor(body: Graph) -> Node | None:
     return None
 
 
-def _is_aligned(body: Graph, anchor: Node) -> bool:
+def is_aligned(body: Graph, anchor: Node) -> bool:
     """True if all between the anchor and the result is element-wise on one shape."""
     root, shape = inner_root(body), anchor.output.type.shape
     after: set[Value] = {anchor.output}
+    padding = body.outputs[0] if is_padded(body) else None  # which the placement writes
     for node in body.nodes:
-        if after.intersection(node.inputs) and node.output is not body.outputs[0]:
+        if after.intersection(node.inputs) and node.output is not padding:
             after.add(node.output)
             if op_def(node.op).kind is not OpKind.ELEMENTWISE or node.output.type.shape != shape:
                 return False
@@ -147,8 +148,13 @@ def _out(body: Graph, plan: Schedule, anchored: _Anchored, aligned: bool = True)
     shape = inner_root(body).type.static_shape
     if anchored.flatten:
         shape = (*shape[:2], shape[2] * shape[3], *shape[4:])
-    if anchored.tiles is not None:
-        shape = anchored.tiles.tiled(shape)
+    if ("flat", True) in plan.choices:
+        shape = (math.prod(shape),)
+    tiles = anchored.tiles
+    if tiles is None and ("overlap", True) in plan.choices:
+        tiles = _Tiles(vector_axis(shape), int(plan.choice("vector")))
+    if tiles is not None:
+        shape = tiles.tiled(shape)
     extents = shape or (1,)
     names = _numbered(len(extents))
     for stage in anchored.stages:
@@ -160,6 +166,11 @@ def _out(body: Graph, plan: Schedule, anchored: _Anchored, aligned: bool = True)
         for name, positions in anchored.positions.items()
     }
     return Stage("out", tuple(map(whole_axis, names, extents)), reads)
+
+
+def vector_axis(shape: Sequence[int]) -> int:
+    """The last axis with more than one element, which vectors run along; the last if none has."""
+    return max((d for d, n in enumerate(shape) if n > 1), default=max(0, len(shape) - 1))
 
 
 def _numbered(count: int) -> tuple[str, ...]:
@@ -280,24 +291,28 @@ def _rows(
     spatial = _numbered(len(outer))
     row = {d: d for d in spatial}
     given: dict[str, Links | None] = dict.fromkeys(reads, row)
-    if lanes <= 1 or length < 2 * lanes:
+    if lanes <= 1 or length < lanes:
         if "exp" in given:
-            given["exp"] = row | {"k": "k"}
+            given["exp"] = row | {"k": "k"}  # nothing, where it is in tiles
         return (_stage(name, outer, [("k", length)], reads=given),)
-    part = _stage(
-        f"{name}_part", (*outer, lanes), [("ko", length // lanes)], (*spatial, "lane"), given
-    )
-    stages, wider = [part], part.name
+    shape, axes = (*outer, lanes), (*spatial, "lane")
+    stages = [_stage(f"{name}_part", shape, [("ko", length // lanes)], axes, given)]
+    wider = stages[-1].name
+    if length % lanes:
+        reads = {**given, wider: row | {"lane": "lane"}}
+        stages.append(_stage(f"{name}_rest", shape, (), axes, reads))
+        wider = stages[-1].name
     for width in fold_widths(lanes):
-        axes = (*spatial, "lane")
         stages.append(_stage(f"{name}_{width}", (*outer, width), (), axes, {wider: row}))
         wider = stages[-1].name
-    if length % lanes == 0:
-        return *stages, _stage(name, outer, reads={wider: row})
-    tail = _stage(f"{name}_tail", outer, [("k", length % lanes)], reads=given)
-    total = _stage(f"{name}_lanes", outer, reads={wider: row})
-    both = {total.name: row, tail.name: row}
-    return *stages, tail, total, _stage(name, outer, reads=both)
+    return *stages, _stage(name, outer, reads={wider: row})
+
+
+def _vector_tiles(plan: Schedule, axis: int) -> _Tiles | None:
+    """Tiles of an anchor's last axis, where those of `out` overlap."""
+    if ("overlap", True) not in plan.choices:
+        return None
+    return _Tiles(axis, int(plan.choice("vector")))
 
 
 def _reduce(node: Node, plan: Schedule) -> _Anchored:
@@ -310,6 +325,11 @@ def _reduce(node: Node, plan: Schedule) -> _Anchored:
         stages = _rows("acc", outer, length, int(plan.choice("lanes")))
         return _Anchored(stages, {"acc": positions})
     over = [(f"r{i}", shape[d]) for i, d in enumerate(axes)]
+    tiles = _vector_tiles(plan, len(outer) - 1)
+    if tiles is not None:
+        last = positions[f"d{len(outer) - 1}"]
+        positions[f"d{len(outer)}"] = last + 1
+        outer = list(tiles.tiled(outer))
     return _Anchored((_stage("acc", outer, over),), {"acc": positions})
 
 
@@ -329,6 +349,9 @@ def _arg_reduce(node: Node, plan: Schedule) -> _Anchored:
 def _pool(node: Node, plan: Schedule) -> _Anchored:
     shape = node.output.type.static_shape
     windows = [(f"w{d}", n) for d, n in enumerate(node.attrs["window"]) if n > 1]
+    tiles = _vector_tiles(plan, len(shape) - 1)
+    if tiles is not None:
+        shape = tiles.tiled(shape)
     acc = _stage("acc", shape, windows or [("w0", 1)])
     return _Anchored((acc,), {"acc": {f"d{i}": i for i in range(len(shape))}})
 
@@ -344,6 +367,15 @@ def _softmax(node: Node, plan: Schedule) -> _Anchored:
         stages = (*top, *_rows("sum", outer, length, lanes, ["max"]))
         return _Anchored(stages, {"max": positions, "sum": positions})
     spatial = _numbered(len(outer))
+    tiles = _vector_tiles(plan, axis)
+    if tiles is not None:
+        in_tiles = tiles.tiled(shape)
+        axes = (*spatial, "k.o", "k.v")
+        exp = _stage("exp", in_tiles, (), axes, {"max": {d: d for d in spatial}})
+        length = in_tiles[-2] * in_tiles[-1]
+        stages = (*top, exp, *_rows("sum", outer, length, lanes, ["exp"]))
+        linked = positions | {"k.o": axis, "k.v": axis + 1}
+        return _Anchored(stages, {"exp": linked, "sum": positions})
     axes = (*spatial[:axis], "k", *spatial[axis:])
     exp = _stage("exp", shape, (), axes, {"max": {d: d for d in spatial}})
     stages = (*top, exp, *_rows("sum", outer, length, lanes, ["exp"]))
