@@ -35,12 +35,16 @@ if TYPE_CHECKING:
     from planish.passes.local_pass import local_pass as local_pass
     from planish.targets.hardware import detect_host as detect_host
     from planish.targets.hardware import find_target as find_target
+    from planish.tuning import TuneReport as TuneReport
+    from planish.tuning import tune as tune
 
 __version__ = "0.1.0"
 
 _HOME = {
     "compile": "planish.driver",
     "CompileReport": "planish.driver",
+    "tune": "planish.tuning",
+    "TuneReport": "planish.tuning",
     "bisect": "planish.bisection.search",
     "Finding": "planish.bisection.search",
     "place": "planish.custom",

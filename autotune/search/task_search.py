@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import itemgetter
 
 from planish.autotune.default_schedules import schedule_at
 from planish.autotune.log.fingerprint import Fingerprint
 from planish.autotune.log.fingerprint import grade as grade_of
 from planish.autotune.log.lookup import TuningLog, rank_points
-from planish.autotune.log.record import Failure, Record, Trial
+from planish.autotune.log.record import VETOES, Failure, Record, Trial
 from planish.autotune.log.record import Timing as LoggedTiming
 from planish.autotune.measure.problem import Problem
 from planish.autotune.measure.results import Candidate, Incumbent, Result, Status, Timing
@@ -95,24 +96,35 @@ class TaskSearch:
         """Tells the search what was measured on this very hardware, and takes up the best of it."""
         records = [r for r in log.of_task(self.task.digest) if self._is_exact(r, hardware)]
         found: dict[int, float] = {}
-        for record in records:
-            point = self.task.lattice.find(dict(record.trial.point))
-            # What was noisy or killed by the machine's doing deserves another trial.
-            if point is not None and _is_final(record):
-                found[point] = math.inf
         for record in rank_points(records):
             point = self.task.lattice.find(dict(record.trial.point))
             if point is not None and record.trial.median is not None:
                 found[point] = min(record.trial.median, found.get(point, math.inf))
-        if not found:
-            return
+        for record in records:
+            point = self.task.lattice.find(dict(record.trial.point))
+            if point is None or not isinstance(record.trial.result, Failure):
+                continue
+            if record.trial.result.kind in VETOES:  # never applied, whatever its time elsewhere
+                found[point] = math.inf
+            elif record.trial.result.kind != Status.NOISY:  # which deserves another trial
+                found.setdefault(point, math.inf)
         self.known = len(found)
         self.searcher.tell(found)
         default = found.get(self.task.lattice.default, math.inf)
         self.default = default if math.isfinite(default) else None
-        if self.searcher.best is not None:
-            point, seconds = self.searcher.best
-            self.point, self.incumbent = point, Incumbent(self.candidate(point), seconds)
+        self._take_up(found)
+
+    def _take_up(self, known: Mapping[int, float]) -> None:
+        """Makes the fastest known point the incumbent, unless its space refuses it by now."""
+        for point, seconds in sorted(known.items(), key=itemgetter(1)):
+            if math.isinf(seconds):
+                return
+            try:
+                self.incumbent = Incumbent(self.candidate(point), seconds)
+            except ScheduleError:
+                continue
+            self.point = point
+            return
 
     def _is_exact(self, record: Record, hardware: Fingerprint) -> bool:
         trial, space = record.trial, self.task.space
@@ -178,11 +190,8 @@ class TaskSearch:
     def _challenge(self, point: int, timing: Timing) -> None:
         """A new incumbent is better than the old one beyond the noise of both."""
         assert self.incumbent is not None
-        if timing.ratio is not None:
-            better = timing.ratio.high < 1
-        else:
-            better = timing.seconds.high < self.incumbent.seconds
-        if better:
+        # The batch was measured beside an older one, but its seconds are on one scale.
+        if timing.seconds.high < self.incumbent.seconds:
             self.incumbent = Incumbent(self.candidate(point), timing.seconds.median)
             self.point = point
 
@@ -257,8 +266,3 @@ def _told(result: Result) -> float:
         return math.inf
     known = result.status is Status.OK or result.timing.seconds.half_width <= _USEFUL
     return result.timing.seconds.median if known else math.inf
-
-
-def _is_final(record: Record) -> bool:
-    result = record.trial.result
-    return isinstance(result, Failure) and result.kind in ("refused", "wrong", "build_error")

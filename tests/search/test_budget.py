@@ -1,0 +1,108 @@
+"""Batches go where they save most of the model's time, within what may be spent."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+import pytest
+
+from planish.autotune.search.budget import Budget, Meter, choose, worth
+
+
+@dataclass
+class Claimant:
+    """A task whose batches save less and less."""
+
+    count: int = 1
+    seconds: float = 1e-3
+    saves: float = 0.1
+    floor: float = 0.0
+    batches: int = 1
+    cost: float = 1.0
+    ended: bool = False
+
+    def gain(self) -> float:
+        """See budget.Claim."""
+        return self.saves
+
+
+def test_first_batches_go_to_tasks_of_most_of_the_time() -> None:
+    times = (1e-6, 5e-4, 3e-4, 1e-5, 2e-6)
+    claims = [Claimant(seconds=seconds, batches=0) for seconds in times]
+    order = []
+    for _ in range(3):
+        chosen = choose(claims, by_time=True)
+        assert chosen is not None
+        order.append(chosen)
+        claims[chosen].batches += 1
+        claims[chosen].saves = 0.0
+    assert order[:2] == [1, 2]  # together 98.4 % of the time
+    assert order[2] == 3  # of the others, what saves most
+
+
+def test_ended_tasks_get_nothing() -> None:
+    claims = [Claimant(seconds=1.0, batches=0, ended=True), Claimant(batches=0)]
+    assert choose(claims, by_time=False) == 1
+    claims[1].ended = True
+    assert choose(claims, by_time=False) is None
+    assert choose([], by_time=False) is None
+
+
+@pytest.mark.parametrize(
+    ("better", "worse"),
+    [
+        (Claimant(count=4), Claimant()),
+        (Claimant(seconds=2e-3), Claimant()),
+        (Claimant(saves=0.2), Claimant()),
+        (Claimant(), Claimant(floor=0.95e-3)),
+        (Claimant(cost=0.5), Claimant()),
+    ],
+)
+def test_worth(better: Claimant, worse: Claimant) -> None:
+    assert choose([worse, better], by_time=True) == 1
+    assert worth(better, True) > worth(worse, True) > 0
+
+
+def test_cost_counts_only_where_time_is_what_runs_out() -> None:
+    assert worth(Claimant(cost=0.5), by_time=False) == worth(Claimant(), by_time=False)
+
+
+def test_faster_than_its_roofline_has_nothing_to_gain() -> None:
+    assert worth(Claimant(seconds=1e-3, floor=2e-3), by_time=False) == 0
+
+
+def test_equal_gains_are_had_in_turn() -> None:
+    claims = [Claimant(), Claimant(), Claimant(count=2)]
+    had: Counter[int] = Counter()
+    for _ in range(40):
+        chosen = choose(claims, by_time=False)
+        assert chosen is not None
+        had[chosen] += 1
+        claims[chosen].saves *= 0.8
+    assert min(had.values()) >= 10
+    assert had[2] == max(had.values())
+
+
+def test_meter_of_trials() -> None:
+    meter = Meter(Budget(trials=10))
+    assert meter.affordable(8, 1.0) == 8
+    meter.trials = 7
+    assert meter.affordable(8, 1.0) == 3
+    assert not meter.spent
+    meter.trials = 10
+    assert meter.spent
+
+
+def test_meter_of_seconds() -> None:
+    now = [100.0]
+    meter = Meter(Budget(seconds=10.0), lambda: now[0])
+    assert meter.affordable(8, 0.0) == 8
+    now[0] = 107.0
+    assert meter.elapsed == 7
+    assert meter.affordable(8, 1.0) == 3
+    assert meter.affordable(8, 5.0) == 1  # the last trial may end a little late
+    now[0] = 110.0
+    assert meter.spent
+    assert Meter(Budget(seconds=10.0, trials=0)).spent
+    assert not Meter(Budget()).spent
