@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -15,13 +16,14 @@ from planish.ir.op import OpKind
 from planish.ir.ops import op_def
 from planish.ir.schedule import Schedule
 from planish.passes.fuse import inner_root, is_padded
+from planish.passes.local.stages import vector_axis
 from planish.targets.emitters import EMITTERS, WRITERS
-from planish.targets.expressions import contraction, reduction
+from planish.targets.expressions import contraction, reduction, row_wise
 from planish.targets.expressions.custom import custom, custom_emitter
 from planish.targets.expressions.elementwise import ELEMENTWISE, cast, const, elementwise
 from planish.targets.expressions.empty import has_empty, is_empty, nothing, of_nothing
 from planish.targets.expressions.movement import MOVEMENT, movement, reshaped
-from planish.targets.expressions.view import Expr, Indices, Stages, View, stored
+from planish.targets.expressions.view import Expr, Indices, Stages, Tiling, View, stored
 from planish.targets.expressions.winograd import winograd_conv
 from planish.targets.placement import Padding, Placement
 from planish.targets.replay import replay
@@ -44,10 +46,10 @@ ANCHORS: Mapping[str, Anchor] = {
     "arg_max": reduction.arg_reduce,
     "arg_min": reduction.arg_reduce,
     "pool": reduction.pool,
-    "softmax": reduction.softmax,
-    "log_softmax": reduction.softmax,
-    "layer_norm": reduction.layer_norm,
-    "rms_norm": reduction.rms_norm,
+    "softmax": row_wise.softmax,
+    "log_softmax": row_wise.softmax,
+    "layer_norm": row_wise.layer_norm,
+    "rms_norm": row_wise.rms_norm,
 }
 
 #: Every op that has a lowering; a test holds it against the op table.
@@ -108,7 +110,8 @@ def lower_kernel(kernel: Node) -> LoweredKernel:
         func = _expressions(body, stages, plan)
     except ScheduleError as error:
         raise ScheduleError(f"{kernel.where()}: {error}") from None
-    placement = Placement(stages.tiling, _padding(body), ("parallel", True) in plan.choices)
+    by_rows = ("share", "rows") in plan.choices or ("outer", "pixels") in plan.choices
+    placement = Placement(stages.tiling, _padding(body), by_rows)
     if has_empty(body):
         return LoweredKernel(func, placement)
     try:
@@ -151,6 +154,10 @@ def _expressions(body: Graph, stages: Stages, plan: Schedule) -> tirx.PrimFunc:
         for i, value in enumerate(body.inputs)
     ]
     views: dict[Value, View] = {}
+    root = inner_root(body)
+    shape = root.type.static_shape
+    flat = _out_shape(plan, shape)
+    stages.tiling = _vector_tiles(plan, flat)
     for value, param in zip(body.inputs, params):
         views[value] = stored(param) if value.type.rank else _scalar(param)
     views.update((value, nothing(value)) for value in body.values() if is_empty(value))
@@ -165,10 +172,7 @@ def _expressions(body: Graph, stages: Stages, plan: Schedule) -> tirx.PrimFunc:
         if _is_worth_binding(node) and len(users[node.output]) > 1:
             view = stages.bindings.shared(view, f"v{len(views)}")
         views[node.output] = view
-    root = inner_root(body)
     out = _view(views, root)
-    shape = root.type.static_shape
-    flat = _out_shape(plan, shape)
     tiling = stages.tiling
     loops = flat if tiling is None else tiling.tiled(flat)
 
@@ -188,10 +192,23 @@ def _stored_shape(value: Value) -> tuple[int, ...]:
 
 
 def _out_shape(plan: Schedule, shape: tuple[int, ...]) -> tuple[int, ...]:
-    """The shape that `out` is computed over: choice `flatten` joins H and W of [N,O,H,W,o]."""
+    """The shape that `out` is computed over.
+
+    Choice `flatten` joins H and W of [N,O,H,W,o], choice `flat` all axes.
+    """
+    if ("flat", True) in plan.choices:
+        return (math.prod(shape),)
     if ("flatten", True) in plan.choices:
         return (*shape[:2], shape[2] * shape[3], *shape[4:])
     return shape
+
+
+def _vector_tiles(plan: Schedule, shape: tuple[int, ...]) -> Tiling | None:
+    """Vectors of the last axis as tiles, where choice `overlap` says that a last one overlaps."""
+    if ("overlap", True) not in plan.choices:
+        return None
+    axis = vector_axis(shape)
+    return Tiling(axis, shape[axis], int(plan.choice("vector")))
 
 
 def _out_axes(stages: Stages, rank: int) -> tuple[str, ...]:

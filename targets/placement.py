@@ -6,7 +6,7 @@ elsewhere, so the stores are moved when the schedule has been applied and only l
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
 from dataclasses import dataclass
 
 from tvm import tirx
@@ -27,11 +27,14 @@ class Padding:
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """How the last parameter of a function is really laid out."""
+    """How the last parameter of a function is really laid out.
+
+    `by_rows`: cores share the rows of images, not their channels.
+    """
 
     tiling: Tiling | Patches | None = None
     padding: Padding | None = None
-    parallel: bool = False
+    by_rows: bool = False
 
     @property
     def overlaps(self) -> bool:
@@ -50,16 +53,40 @@ class Placement:
             shape = self.padding.shape
         result = tirx.decl_buffer(shape, str(computed.dtype), computed.name)
 
-        def place(store: tirx.BufferStore) -> tirx.BufferStore:
+        def place(store: tirx.BufferStore) -> tirx.Stmt:
             if not store.buffer.same_as(computed):
                 return store
-            return tirx.BufferStore(result, store.value, self._indices(tuple(store.indices)))
+            indices = tuple(store.indices)
+            placed = tirx.BufferStore(result, store.value, self._indices(indices))
+            inside = None if self.tiling is None else self.tiling.inside(indices)
+            return placed if inside is None else tirx.IfThenElse(inside, placed, None)
 
         body = structural_map(func.body, (tirx.BufferStore, place))
         if self.padding is not None:
-            borders = [self._fill(result, region) for region in _borders(self.padding)]
-            body = tirx.SeqStmt([body, *borders])
+            body = self._with_border(body, result)
         return tirx.PrimFunc([*func.params[:-1], result], body, func.ret_type, func.attrs)
+
+    def _with_border(self, body: tirx.Stmt, result: Expr) -> tirx.Stmt:
+        """The border is filled by the parallel loop, each iteration a part, or at the end.
+
+        A launch of its own would cost more than most borders, and one core would write what others
+        read.
+        """
+        assert self.padding is not None
+        border = _Border(self.padding, result, self.by_rows)
+        loops: list[tirx.For] = []
+
+        def fill_too(loop: tirx.For) -> tirx.For:
+            if loop.kind != tirx.ForKind.PARALLEL or loops:
+                return loop
+            loops.append(loop)
+            both = tirx.SeqStmt([loop.body, border.part(loop.loop_var, int(loop.extent))])
+            return tirx.For(loop.loop_var, loop.min, loop.extent, loop.kind, both)
+
+        body = structural_map(body, (tirx.For, fill_too))
+        if loops:
+            return body
+        return tirx.SeqStmt([body, border.part(tirx.const(0, "int32"), 1)])
 
     def _indices(self, idx: Indices) -> Indices:
         if self.tiling is not None:
@@ -72,31 +99,73 @@ class Placement:
             idx = tuple(i + b if b else i for i, b in zip(idx, self.padding.before))
         return idx
 
-    def _fill(self, result: Expr, region: tuple[tuple[int, int], ...]) -> tirx.Stmt:
-        """Loops that store the fill over begin ≤ index < end of each dimension."""
-        assert self.padding is not None
-        names = [tirx.Var(f"p{d}", "int32") for d in range(len(region))]
-        indices = [name + begin if begin else name for name, (begin, _) in zip(names, region)]
-        fill = tirx.const(self.padding.fill, str(result.dtype))
-        body: tirx.Stmt = tirx.BufferStore(result, fill, indices)
-        zero = tirx.const(0, "int32")
-        outermost = next((d for d, (b, e) in enumerate(region) if e - b > 1), None)
-        for d in reversed(range(len(region))):
-            begin, end = region[d]
-            parallel = self.parallel and d == outermost and d < len(region) - 1
-            kind = tirx.ForKind.PARALLEL if parallel else tirx.ForKind.SERIAL
-            extent = tirx.const(end - begin, "int32")
-            body = tirx.For(names[d], zero, extent, kind, body)
+
+@dataclass(frozen=True, slots=True)
+class _Border:
+    """All of a padded tensor but its inside, as rows along the last dimension that is padded.
+
+    `by_rows`: counted with dimension 2 slowest, as cores share the rows of an image.
+    """
+
+    padding: Padding
+    result: Expr
+    by_rows: bool
+
+    def part(self, number: Expr, count: int) -> tirx.Stmt:
+        """Stores the fill to one of `count` parts."""
+        last = self._last()
+        extents = self.padding.shape[:last]
+        order = list(range(last))
+        if self.by_rows and last > 2:
+            order = [2, *order[:2], *order[3:]]
+        rows = math.prod(extents)
+        each = -(-rows // count)
+        step = tirx.Var("row", "int32")
+        row: Expr = number * each + step
+        rest, index = row, dict[int, Expr]()
+        for d in reversed(order):
+            index[d] = tirx.floormod(rest, extents[d])
+            rest = tirx.floordiv(rest, extents[d])
+        body = self._row(tuple(index[d] for d in range(last)))
+        if each * count > rows:
+            body = tirx.IfThenElse(row < rows, body, None)
+        return tirx.For(step, tirx.const(0, "int32"), _int(each), tirx.ForKind.SERIAL, body)
+
+    def _last(self) -> int:
+        """The last dimension that is padded."""
+        p = self.padding
+        sizes = enumerate(zip(p.inner, p.shape))
+        return max((d for d, (inner, whole) in sizes if inner != whole), default=0)
+
+    def _row(self, index: Indices) -> tirx.Stmt:
+        """Fills what of a row is border: all of one before or after the inside."""
+        p, last = self.padding, self._last()
+        begin, end, whole = p.before[last], p.before[last] + p.inner[last], p.shape[last]
+        sides = [self._fill(index, a, b) for a, b in ((0, begin), (end, whole)) if a < b]
+        body = tirx.SeqStmt(sides) if len(sides) > 1 else sides[0]
+        outside: list[Expr] = []
+        for i, before, inner, size in zip(index, p.before, p.inner, p.shape):
+            if before:
+                outside.append(i < before)
+            if before + inner < size:
+                outside.append(i >= before + inner)
+        if not outside:
+            return body
+        condition = tirx.any(*outside) if len(outside) > 1 else outside[0]
+        return tirx.IfThenElse(condition, self._fill(index, 0, whole), body)
+
+    def _fill(self, index: Indices, begin: int, end: int) -> tirx.Stmt:
+        """Loops that store the fill over begin ≤ i < end of the last padded dimension."""
+        inner = self.padding.shape[self._last() + 1 :]
+        extents = (end - begin, *inner)
+        names = [tirx.Var(f"p{d}", "int32") for d in range(len(extents))]
+        at = [*index, names[0] + begin if begin else names[0], *names[1:]]
+        fill = tirx.const(self.padding.fill, str(self.result.dtype))
+        body: tirx.Stmt = tirx.BufferStore(self.result, fill, at)
+        for name, extent in zip(reversed(names), reversed(extents)):
+            body = tirx.For(name, _int(0), _int(extent), tirx.ForKind.SERIAL, body)
         return body
 
 
-def _borders(padding: Padding) -> Iterator[tuple[tuple[int, int], ...]]:
-    """Boxes that together are all of the tensor but its inside."""
-    pairs = list(zip(padding.before, padding.inner, padding.shape))
-    for d, (before, inner, total) in enumerate(pairs):
-        inside = tuple((b, b + n) for b, n, _ in pairs[:d])
-        whole = tuple((0, t) for _, _, t in pairs[d + 1 :])
-        if before:
-            yield (*inside, (0, before), *whole)
-        if before + inner < total:
-            yield (*inside, (before + inner, total), *whole)
+def _int(value: int) -> Expr:
+    return tirx.const(value, "int32")

@@ -64,9 +64,11 @@ def test_links_lead_somewhere(document: Path) -> None:
 
 def test_commands_and_options_of_the_readme_exist() -> None:
     text = (ROOT / "README.md").read_text()
+    names = ("compile", "run", "inspect", "opt", "bisect", "tune", "log", "bench", "targets")
+    commands = {name: [name] for name in names} | {"log": ["log", "ls"]}
     helps = {
-        name: CliRunner().invoke(app, [name, "--help"], env={"COLUMNS": "200"}).stdout
-        for name in ("compile", "run", "inspect", "opt", "bisect", "targets")
+        name: CliRunner().invoke(app, [*command, "--help"], env={"COLUMNS": "200"}).stdout
+        for name, command in commands.items()
     }
     rows = re.findall(r"^\| `planish (\w+)[^`]*` \| (.*) \|$", text, re.M)
     assert [name for name, _ in rows] == list(helps)

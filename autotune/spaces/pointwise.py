@@ -5,27 +5,44 @@ Where a kernel only permutes and source and result have other innermost dimensio
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
-from planish.autotune.spaces.space import Choices, Space, Steps, is_parallel, widest_vector
+import numpy as np
+
+from planish.autotune.analytic import Work
+from planish.autotune.spaces.space import LENGTHY, Choices, Points, Space, Steps
+from planish.autotune.spaces.streams import (
+    by_rows,
+    from_others,
+    in_vectors,
+    instructions_of,
+    moved,
+    shares_rows,
+    vectors_fit,
+)
 from planish.ir.graph import Node
 from planish.ir.op import OpKind
 from planish.ir.ops import op_def
 from planish.ir.target import Target
 from planish.passes.fuse import inner_root, is_padded
 from planish.passes.local.permutation import permutation, turned
+from planish.passes.local.stages import vector_axis
 
 #: Movement ops that choose between sources by index: a vector of them would become lane by lane
 #: code, while LLVM unrolls the scalar loop well.
 _BRANCHING = frozenset(("concat", "pad", "gather", "gather_elements", "gather_nd"))
+
+#: Bytes of a cache line.
+_LINE = 64
 
 
 def _is_flat(kernel: Node) -> bool:
     """True if every tensor is read in the order in which it lies in memory."""
     (body,) = kernel.regions
     shape = kernel.output.type.shape
-    if is_padded(body):
+    if is_padded(body) or len(shape) < 2:
         return False
     return all(
         op_def(node.op).kind is OpKind.ELEMENTWISE or node.op == "reshape" for node in body.nodes
@@ -34,8 +51,7 @@ def _is_flat(kernel: Node) -> bool:
 
 def _innermost(kernel: Node) -> int:
     """The last axis of the result that has more than one element."""
-    shape = inner_root(kernel.regions[0]).type.static_shape
-    return max((d for d, n in enumerate(shape) if n > 1), default=max(0, len(shape) - 1))
+    return vector_axis(inner_root(kernel.regions[0]).type.static_shape)
 
 
 def _is_vectorizable(kernel: Node) -> bool:
@@ -44,7 +60,7 @@ def _is_vectorizable(kernel: Node) -> bool:
     behind = kernel.output.type.rank - 1 - _innermost(kernel)  # axes of one element after it
     for node in body.nodes:
         last = node.output.type.rank - 1 - behind
-        if node.output is body.outputs[0] and is_padded(body):
+        if not node.output.type.rank or (node.output is body.outputs[0] and is_padded(body)):
             continue
         if node.op == "pad" and not (node.attrs["before"][last] or node.attrs["after"][last]):
             continue
@@ -77,53 +93,88 @@ def _tiles(kernel: Node, target: Target) -> tuple[int, ...]:
 
 
 def options(kernel: Node, target: Target) -> Mapping[str, tuple[Any, ...]]:
-    """Choices: `flat` (one loop), `vector` (lanes), `tile` (0, or the size of register tiles, which
-    take the place of both), `parallel`."""
+    """Choices: `flat` (one loop), `vector` (lanes), `overlap` (a last vector is moved back), `tile`
+    (0, or the size of register tiles, which take the place of these), `share` (what cores take: a
+    part of the loops, or of the rows of an image, as convolutions do), `parallel`."""
     lanes = _lanes(kernel, target)
-    vectors = tuple(v for v in (1, 4, 8, 16, 32) if v <= 2 * lanes)
     return {
-        "flat": (False, True),
-        "vector": vectors,
+        "flat": (False, True) if _is_flat(kernel) else (False,),
+        "vector": tuple(v for v in (1, 4, 8, 16, 32) if v <= 2 * lanes),
+        "overlap": (False, True),
         "tile": (0, *_tiles(kernel, target)),
+        "share": ("loops", "rows") if shares_rows(kernel, target) else ("loops",),
         "parallel": (False, True),
     }
 
 
-def pick(kernel: Node, target: Target) -> Choices:
-    """Register tiles or flat where possible; the widest vector that leaves no tail."""
+def _extent(kernel: Node, flat: np.ndarray) -> np.ndarray:
+    """Elements of the loop that vectors are of."""
     shape = inner_root(kernel.regions[0]).type.static_shape
-    flat = _is_flat(kernel)
-    vector = 1
-    if flat:
-        vector = widest_vector(kernel.output.type.elements, _lanes(kernel, target))
-    elif shape and _is_vectorizable(kernel):
-        vector = widest_vector(shape[_innermost(kernel)], _lanes(kernel, target))
-    return {
-        "flat": flat,
-        "vector": vector,
-        "tile": max(_tiles(kernel, target), default=0),
-        "parallel": is_parallel(kernel, target),
-    }
+    row = shape[_innermost(kernel)] if shape else 1
+    return np.where(flat, math.prod(shape), row)
+
+
+def _legal(kernel: Node, target: Target, points: Points) -> np.ndarray:
+    """Whole vectors, or one that is moved back; tiles and shared rows have no flat loop."""
+    flat, tile = points["flat"], points["tile"] > 0
+    fits = vectors_fit(_extent(kernel, flat), points)
+    alone = ~tile | (~flat & (points["vector"] == 1))
+    rows = points["share"] == "rows"
+    return np.asarray(fits & alone & (~rows | (points["parallel"] & ~flat)))
+
+
+def _registers(kernel: Node, target: Target, vector: np.ndarray) -> np.ndarray:
+    """Registers for the vectors of a step; a polynomial keeps its constants, and some steps."""
+    lengthy = instructions_of(kernel) >= min(LENGTHY.values())
+    each = 2 + len(kernel.inputs) + (4 if lengthy else 0)
+    return np.ceil(vector / _lanes(kernel, target)) * each + (6 if lengthy else 0)
+
+
+def _work(kernel: Node, target: Target, points: Points) -> Work:
+    (body,) = kernel.regions
+    out = inner_root(body).type
+    vector, tile = points["vector"], points["tile"]
+    extent = _extent(kernel, points["flat"])
+    instructions = instructions_of(kernel)
+    # Lane by lane, where a vector is not read from one place.
+    together = _is_vectorizable(kernel) or _is_flat(kernel)
+    lanes = _lanes(kernel, target)
+    each = np.ceil(vector / lanes) if together else 2 * vector
+    turning = np.where(tile > 0, np.log2(np.maximum(tile, 1)), instructions * each)
+    vectors = -(-extent // np.where(tile > 0, np.minimum(tile, extent), vector))
+    l2, l3 = moved(kernel, target)
+    # Rows of a tile that are no whole cache line are written in parts, or wait for it.
+    parts = np.where(tile > 0, 1 + _LINE / 2 / (np.maximum(tile, 1) * out.dtype.itemsize), 1.0)
+    rows = points["share"] == "rows"
+    return Work(
+        multiplies=turning,
+        sums=1e9,  # no step waits for another
+        loads=(len(body.inputs) + 1) * np.where(tile > 0, 1, each),
+        registers=_registers(kernel, target, vector),
+        steps=vectors,
+        tiles=out.elements // extent,
+        finish=0.0,
+        l2=l2 * parts,
+        l3=l3 * parts,
+        shares=np.where(rows, target.cores, np.maximum(out.elements // vector, 1)),
+        parallel=points["parallel"],
+        vector_bytes=target.vector_bytes,
+        **from_others(kernel, target, points),
+    )
 
 
 def directives(kernel: Node, target: Target, choices: Choices) -> Steps:
     """out: (all but the last axis) parallel | last axis in vectors; trailing ones left out."""
     if choices["tile"]:
         return []
-    rank = max(1, kernel.output.type.rank)
-    axes = tuple(f"d{i}" for i in range(rank if choices["flat"] else _innermost(kernel) + 1))
+    last = 0 if choices["flat"] else _innermost(kernel)
+    outer = [f"d{i}" for i in range(last)]
     steps: Steps = []
-    if choices["flat"] and rank > 1:
-        steps.append(("fuse", "out", axes, "i"))
-        axes = ("i",)
-    last, outer = axes[-1], list(axes[:-1])
-    if choices["vector"] > 1:
-        steps.append(("split", "out", last, choices["vector"], f"{last}.o", f"{last}.v"))
-        steps.append(("vectorize", "out", f"{last}.v"))
-        if choices["flat"] or not outer:
-            outer.append(f"{last}.o")
-    elif not outer:
-        outer = [last]
+    innermost = in_vectors(steps, last, choices)
+    if choices["flat"] or not outer:
+        outer.append(innermost)
+    if choices["share"] == "rows":
+        return [*steps, *by_rows(kernel, target, outer)]
     if choices["parallel"]:
         if len(outer) > 1:
             steps.append(("fuse", "out", tuple(outer), "task"))
@@ -136,4 +187,14 @@ def emitter(choices: Choices) -> str | None:
     return "permute" if choices["tile"] else None
 
 
-SPACE = Space("pointwise", (), options, pick, directives, version=2, emitter=emitter)
+SPACE = Space(
+    "pointwise",
+    (),
+    options,
+    None,
+    directives,
+    version=3,
+    emitter=emitter,
+    legal=_legal,
+    work=_work,
+)

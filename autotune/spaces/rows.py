@@ -6,21 +6,34 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
+from planish.autotune.analytic import FMA_LATENCY, Work
 from planish.autotune.spaces.space import (
+    LENGTHY,
     Choices,
+    Points,
     Space,
     Steps,
-    is_parallel,
     required_anchor,
-    widest_vector,
+)
+from planish.autotune.spaces.streams import (
+    from_others,
+    in_vectors,
+    instructions_of,
+    moved,
+    vectors_fit,
 )
 from planish.ir.graph import Node
 from planish.ir.target import Target
 from planish.passes.fuse import inner_root
-from planish.passes.local.stages import fold_widths
+from planish.passes.local.stages import fold_widths, is_aligned, vector_axis
 
 _NORMS = ("layer_norm", "rms_norm")
 _ARGS = ("arg_max", "arg_min")
+#: Vector instructions of a step, and cycles until the next can begin: those that look for NaN take
+#: more than one addition or maximum.
+_STEPS = dict.fromkeys(("reduce_max", "reduce_min", *_ARGS), (4, 9.0))
 
 
 def _rows(kernel: Node) -> tuple[tuple[int, ...], int, bool]:
@@ -52,49 +65,102 @@ def has_rows(kernel: Node) -> bool:
 
 
 def options(kernel: Node, target: Target) -> Mapping[str, tuple[Any, ...]]:
-    """Choices: `lanes` (partial results), `vector` (lanes of the output), `parallel`."""
+    """Choices: `lanes` (partial results), `vector` (lanes of the output), `overlap` (a last vector
+    is moved back), `parallel`."""
     anchor = required_anchor(kernel)
     lanes = target.lanes(anchor.inputs[0].type.dtype.itemsize)
+    widths = tuple(v for v in (4, 8, 16, 32) if v <= lanes)
+    _, length, contiguous = _rows(kernel)
+    partial = [n for n in (*widths, 2 * lanes, 4 * lanes) if n <= length and contiguous]
+    extent, overlap = _extent(kernel), _may_overlap(kernel)
+    vectors = [v for v in widths if v <= extent and (overlap or extent % v == 0)]
     return {
         "rows": (True,),
-        "lanes": (1, lanes, 2 * lanes, 4 * lanes),
-        "vector": (1,) if _leaves_one(kernel) else (1, lanes),
+        "lanes": (1, *partial),
+        "vector": (1,) if _leaves_one(kernel) else (1, *vectors),
+        "overlap": (False, True) if overlap else (False,),
         "parallel": (False, True),
     }
 
 
-def pick(kernel: Node, target: Target) -> Choices:
-    """As many partial results as hide the latency of the adder and leave a short tail."""
-    lanes = target.lanes(required_anchor(kernel).inputs[0].type.dtype.itemsize)
-    _, length, contiguous = _rows(kernel)
-    counts = [c for c in (lanes, 2 * lanes, 4 * lanes) if length >= 2 * c] if contiguous else []
+def _may_overlap(kernel: Node) -> bool:
+    """True if vectors of the result may be moved back: they read stages of whole rows only.
+
+    The powers of a softmax are kept in vectors of their own, which must be those of the result.
+    """
+    if _leaves_one(kernel) or not _rows(kernel)[2]:
+        return False
     shape = inner_root(kernel.regions[0]).type.static_shape
-    vector = 1
-    if not _leaves_one(kernel) and shape:
-        vector = widest_vector(shape[-1], lanes)
-    return {
-        "rows": True,
-        "lanes": min(counts, key=lambda count: _row_cycles(length, count, lanes), default=1),
-        "vector": vector,
-        "parallel": is_parallel(kernel, target),
-    }
+    if required_anchor(kernel).op != "softmax":
+        return vector_axis(shape) >= len(_rows(kernel)[0])
+    at_end = vector_axis(shape) == len(shape) - 1
+    return at_end and is_aligned(kernel.regions[0], required_anchor(kernel))
 
 
-def _row_cycles(length: int, count: int, lanes: int) -> float:
-    """Cycles for the sum of a row: an adder takes four, two vectors are loaded a cycle."""
-    body = length // count * max(4.0, count / lanes / 2)
-    return body + 4 * (length % count) + 8 * len(fold_widths(count))
+def _vector_axis(kernel: Node) -> int:
+    """The axis of the result that vectors run along: of the row, or the columns side by side."""
+    outer, _, contiguous = _rows(kernel)
+    shape = inner_root(kernel.regions[0]).type.static_shape
+    axis = vector_axis(shape)
+    return axis if contiguous and axis >= len(outer) else max(0, len(shape) - 1)
 
 
-def _stages(kernel: Node, lanes: int, length: int) -> list[str]:
-    """The stages before `out`, last first."""
+def _extent(kernel: Node) -> int:
+    shape = inner_root(kernel.regions[0]).type.static_shape
+    return shape[_vector_axis(kernel)] if shape else 1
+
+
+def _legal(kernel: Node, target: Target, points: Points) -> np.ndarray:
+    """Vectors of the result fit it."""
+    return vectors_fit(np.asarray(_extent(kernel)), points)
+
+
+def _work(kernel: Node, target: Target, points: Points) -> Work:
+    """A step is a pass over a vector of partial results, or of columns; a tile is a row."""
+    anchor = required_anchor(kernel)
+    outer, length, contiguous = _rows(kernel)
+    itemsize = anchor.inputs[0].type.dtype.itemsize
+    lanes, vector = points["lanes"], points["vector"]
+    widest = target.lanes(itemsize)
+    count = np.maximum((lanes if contiguous else vector) / widest, 0.5)
+    passes = sum(not stage.startswith(("exp", "mean", "inv")) for stage in _stages(kernel, 1, 1))
+    steps = -(-length // np.where(contiguous, lanes, 1)) * passes
+    folds = np.asarray([8 * len(fold_widths(int(n))) for n in lanes])
+    folds = folds + np.where((lanes > 1) & (length % lanes > 0), 8 + 6 * count, 0)
+    lengthy = LENGTHY["exp"] if anchor.op in ("softmax", "log_softmax") else 0
+    results = 0 if _leaves_one(kernel) else length
+    rows = math.prod(outer) // np.where(contiguous, 1, vector)
+    last = -(-results // np.where(contiguous, vector, 1)) * (instructions_of(kernel) + lengthy + 2)
+    l2, l3 = moved(kernel, target)
+    instructions, latency = _STEPS.get(anchor.op, (1, FMA_LATENCY))
+    return Work(
+        multiplies=instructions * count,
+        sums=instructions * count * FMA_LATENCY / latency,
+        loads=count,
+        registers=0.0,
+        steps=steps,
+        tiles=np.maximum(rows, 1),
+        finish=folds * passes + last,
+        l2=l2,
+        l3=l3,
+        shares=np.maximum(rows, 1),
+        parallel=points["parallel"],
+        vector_bytes=target.vector_bytes,
+        **from_others(kernel, target, points),
+    )
+
+
+def _stages(kernel: Node, lanes: int, length: int, padded: int = 0) -> list[str]:
+    """The stages before `out`, last first; the sum of a softmax may be over a `padded` row."""
+    padded = padded or length
 
     def reduction(name: str) -> list[str]:
-        if lanes <= 1 or length < 2 * lanes:
+        count = padded if name == "sum" else length
+        if lanes <= 1 or count < lanes:
             return [name]
         folds = [f"{name}_{width}" for width in reversed(fold_widths(lanes))]
-        ends = [] if length % lanes == 0 else [f"{name}_lanes", f"{name}_tail"]
-        return [name, *ends, *folds, f"{name}_part"]
+        rest = [] if count % lanes == 0 else [f"{name}_rest"]
+        return [name, *folds, *rest, f"{name}_part"]
 
     op = required_anchor(kernel).op
     if op == "layer_norm":
@@ -125,7 +191,9 @@ def directives(kernel: Node, target: Target, choices: Choices) -> Steps:
         lead = [f"d{i}" for i in range(anchor.attrs["axis"] % out_rank)]
     if not lead:
         return []
-    stages = _stages(kernel, choices["lanes"], length)
+    vector, last = choices["vector"], _vector_axis(kernel)
+    padded = -(-length // vector) * vector if choices["overlap"] and anchor.op == "softmax" else 0
+    stages = _stages(kernel, choices["lanes"], length, padded)
     steps = _under_rows(lead, stages, choices["parallel"])
     for stage in stages:
         if stage.endswith("_part"):
@@ -135,19 +203,15 @@ def directives(kernel: Node, target: Target, choices: Choices) -> Steps:
                 ("decompose_reduction", stage, "ko"),
                 ("vectorize", f"{stage}.init", "lane"),
             ]
-        elif stage.rpartition("_")[2].isdigit():
+        elif stage.endswith("_rest") or stage.rpartition("_")[2].isdigit():
             steps.append(("vectorize", stage, "lane"))
-    if choices["vector"] > 1:
-        last = f"d{out_rank - 1}"
-        steps += [
-            ("split", "out", last, choices["vector"], f"{last}.o", f"{last}.v"),
-            ("vectorize", "out", f"{last}.v"),
-        ]
-        if anchor.op == "softmax" and length % choices["vector"] == 0:
-            steps += [
-                ("split", "exp", "k", choices["vector"], "k.o", "k.v"),
-                ("vectorize", "exp", "k.v"),
-            ]
+    if vector == 1:
+        return steps
+    in_vectors(steps, last, choices)
+    if anchor.op == "softmax" and choices["overlap"]:
+        steps.append(("vectorize", "exp", "k.v"))
+    elif anchor.op == "softmax" and length % vector == 0:
+        steps += [("split", "exp", "k", vector, "k.o", "k.v"), ("vectorize", "exp", "k.v")]
     return steps
 
 
@@ -207,7 +271,9 @@ SPACE = Space(
         *_ARGS,
     ),
     options,
-    pick,
+    None,
     directives,
-    version=2,
+    version=3,
+    legal=_legal,
+    work=_work,
 )

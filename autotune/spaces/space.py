@@ -67,6 +67,11 @@ class Space:
         kept = self.legal(kernel, target, points)
         return {name: values[kept] for name, values in points.items()}
 
+    def is_legal(self, kernel: Node, target: Target, point: Choices) -> bool:
+        """True if the point can be built."""
+        arrays = {name: np.asarray([value]) for name, value in point.items()}
+        return self.legal is None or bool(self.legal(kernel, target, arrays)[0])
+
     def ranked(self, kernel: Node, target: Target) -> list[Choices]:
         """All legal points, those first that the analytic model takes to be fast."""
         if self.work is None:
@@ -90,7 +95,7 @@ class Space:
 
 
 #: Vector instructions of element-wise ops that take many.
-_LENGTHY = {
+LENGTHY = {
     **dict.fromkeys(("exp", "log", "sigmoid", "tanh", "erf", "silu", "sin", "cos"), 30),
     **dict.fromkeys(("gelu", "softplus", "mish", "pow"), 70),
 }
@@ -99,7 +104,7 @@ _LENGTHY = {
 def finishing(kernel: Node) -> int:
     """Vector instructions for each result: the epilogue, its operands and the store."""
     body = kernel.regions[0]
-    computed = sum(_LENGTHY.get(node.op, 1) for node in body.nodes)
+    computed = sum(LENGTHY.get(node.op, 1) for node in body.nodes)
     return computed + len(body.inputs) - 2
 
 

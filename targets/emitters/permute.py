@@ -22,10 +22,13 @@ from planish.targets.expressions.view import Expr
 
 #: Bytes that are read of a row before the next: two cache lines, as processors fetch them in pairs.
 _READ_BYTES = 128
+#: Tiles that follow each other in the result, and are one task.
+_BAND = 16
 
 
 def permute(kernel: Node) -> tirx.PrimFunc:
-    """Parallel over the outer digits and lines of the digit that the source has innermost.
+    """Parallel over the outer digits, lines of the digit that the source has innermost, and bands
+    of the one that the result has.
 
     ScheduleError if the kernel does not only permute, or tiles do not fit.
     """
@@ -39,24 +42,51 @@ def permute(kernel: Node) -> tirx.PrimFunc:
     value = kernel.output.type
     wide = max(1, _READ_BYTES // (size * value.dtype.itemsize))
     across = size * min(wide, column.extent // size)
-    lines = -(-column.extent // across)
-    count = math.prod(digit.extent for digit in outer)
+    along_row = -(-row.extent // size)
+    band = min(along_row, _BAND)
+    parts = (
+        math.prod(digit.extent for digit in outer),
+        -(-column.extent // across),
+        -(-along_row // band),
+    )
+    order = _order(kernel)
     shape, dtype = (value.elements,), value.dtype.value
     with IRBuilder() as ib:
         with T.prim_func(s_tir=True):
             T.func_name("main")
             x, y = (T.arg(f"p{i}", T.Buffer(shape, dtype)) for i in range(2))
-            with tasks(kernel, count * lines) as task:
-                read, written = _places(outer, tirx.floordiv(task, lines))
-                at = _moved_back(tirx.floormod(task, lines), across, column.extent)
+            with tasks(kernel, math.prod(parts)) as task:
+                place, line, part = _numbers(task, parts, order)
+                read, written = _places(outer, place)
+                at = _moved_back(line, across, column.extent)
                 read, written = read + at, written + at * column.written
-                with T.serial(0, -(-row.extent // size)) as tile:
-                    along = _moved_back(tile, size, row.extent)
-                    for part in range(0, across, size):
-                        source = read + along * row.read + part
-                        result = written + along + part * column.written
+                with T.serial(0, band) as tile:
+                    along = tirx.min((part * band + tile) * size, row.extent - size)
+                    for aside in range(0, across, size):
+                        source = read + along * row.read + aside
+                        result = written + along + aside * column.written
                         _tile(x, y, size, (source, row.read), (result, column.written))
         return ib.get()
+
+
+def _order(kernel: Node) -> tuple[int, int, int]:
+    """Which of (place, line, band) tasks count slowest, and so on.
+
+    Cores that share rows of an image, which the result has innermost unless it is in blocks, take
+    pixels of all channels.
+    """
+    if choice(kernel, "share") != "rows":
+        return (0, 1, 2)
+    return (2, 1, 0) if kernel.output.type.rank == 4 else (1, 2, 0)
+
+
+def _numbers(task: Expr, parts: Sequence[int], order: Sequence[int]) -> list[Expr]:
+    """The number of each part that a task is, the parts counted in that order."""
+    numbers: list[Expr] = [tirx.const(0, "int32")] * len(parts)
+    for which in reversed(order):
+        numbers[which] = tirx.floormod(task, parts[which])
+        task = tirx.floordiv(task, parts[which])
+    return numbers
 
 
 def _places(outer: Sequence[Digit], index: Expr) -> tuple[Expr, Expr]:

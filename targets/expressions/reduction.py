@@ -1,4 +1,4 @@
-"""Tensor expressions of reductions, pooling and the row-wise composites (softmax, layer norm)."""
+"""Tensor expressions of reductions, indices of extremes, and pooling."""
 
 from __future__ import annotations
 
@@ -19,8 +19,17 @@ from planish.targets.expressions.elementwise import (
     minimum,
 )
 from planish.targets.expressions.movement import reshaped
-from planish.targets.expressions.vector_math import exp, log
-from planish.targets.expressions.view import Expr, Indices, Stages, View, dtype_of, once, with_names
+from planish.targets.expressions.view import (
+    Expr,
+    Indices,
+    Stages,
+    Tiling,
+    View,
+    dtype_of,
+    once,
+    with_bindings_outside,
+    with_names,
+)
 
 Combine = Callable[..., Expr]
 
@@ -69,48 +78,47 @@ def reduce_rows(
     lanes: int,
     element: Callable[[Indices, Expr], Expr],
 ) -> View:
-    """⊕ over k < length of element(idx, k), as `lanes` interleaved partial results and a tail.
+    """⊕ over k < length of element(idx, k), as `lanes` interleaved partial results.
 
-    Stages `NAME_part` (axes d.., lane | ko), a `NAME_w` (axes d.., lane) for each w of the widths
-    that the partial results are folded to, then, where lanes do not divide length, `NAME_tail`
-    and `NAME_lanes`, and `NAME`. With lanes 1 only `NAME` (axes d.. | k).
+    Stages `NAME_part` (axes d.., lane | ko), `NAME_rest` (axes d.., lane) where lanes do not divide
+    length, a `NAME_w` (axes d.., lane) for each w of the widths that the partial results are folded
+    to, and `NAME`. With lanes 1, or a row that is shorter, only `NAME` (axes d.. | k).
     """
-    join, _ = JOIN[kind]
-    if lanes <= 1 or length < 2 * lanes:
+    join, identity = JOIN[kind]
+    if lanes <= 1 or length < lanes:
         return stages.reduce(
             name, outer, [("k", length)], lambda idx, r: element(idx, r[0]), COMBINE[kind]
         )
-    whole = length // lanes
     spatial = tuple(f"d{i}" for i in range(len(outer)))
+    shape, axes = (*outer, lanes), (*spatial, "lane")
     part = stages.reduce(
         f"{name}_part",
-        (*outer, lanes),
-        [("ko", whole)],
+        shape,
+        [("ko", length // lanes)],
         lambda idx, r: element(idx[:-1], r[0] * lanes + idx[-1]),
         COMBINE[kind],
-        (*spatial, "lane"),
+        axes,
     )
+    if length % lanes:
+        whole = part
+
+        def rest(idx: Indices) -> Expr:
+            """With the last `lanes` elements, of which some are in already."""
+            last = element(idx[:-1], idx[-1] + (length - lanes))
+            if kind in ("sum", "prod"):
+                is_new = idx[-1] >= lanes - length % lanes
+                none = identity(dtype_of(last))
+                last = with_bindings_outside([last], lambda new: tirx.Select(is_new, new, none))
+            return join(whole.read(idx), last)
+
+        part = stages.compute(f"{name}_rest", shape, rest, axes)
     width = lanes
     for fewer in fold_widths(lanes):
         folded = _folded(kind, part, width, fewer)
-        part = stages.compute(f"{name}_{fewer}", (*outer, fewer), folded, (*spatial, "lane"))
+        part = stages.compute(f"{name}_{fewer}", (*outer, fewer), folded, axes)
         width = fewer
     last = _folded(kind, part, width, 1)
-
-    def joined(idx: Indices) -> Expr:
-        return last((*idx, tirx.const(0, "int32")))
-
-    if length % lanes == 0:
-        return stages.compute(name, outer, joined)
-    tail = stages.reduce(
-        f"{name}_tail",
-        outer,
-        [("k", length % lanes)],
-        lambda idx, r: element(idx, r[0] + whole * lanes),
-        COMBINE[kind],
-    )
-    total = stages.compute(f"{name}_lanes", outer, joined)
-    return stages.compute(name, outer, lambda idx: join(total.read(idx), tail.read(idx)))
+    return stages.compute(name, outer, lambda idx: last((*idx, tirx.const(0, "int32"))))
 
 
 def _folded(kind: str, wide: View, width: int, fewer: int) -> Callable[[Indices], Expr]:
@@ -158,7 +166,7 @@ def reduce(node: Node, inputs: Sequence[View], stages: Stages, schedule: Schedul
                 tuple(r[order[d]] if d in order else idx[place[d]] for d in range(x.rank))
             )
 
-        acc = stages.reduce("acc", outer, over, at, COMBINE[kind])
+        acc = _last_axis_tiled(stages, outer, over, at, COMBINE[kind])
     shape = node.output.type.static_shape
 
     def read(idx: Indices) -> Expr:
@@ -168,6 +176,24 @@ def reduce(node: Node, inputs: Sequence[View], stages: Stages, schedule: Schedul
         return value
 
     return View(shape, x.dtype, read)
+
+
+def _last_axis_tiled(
+    stages: Stages,
+    shape: Sequence[int],
+    over: Sequence[tuple[str, int]],
+    element: Callable[[Indices, Indices], Expr],
+    combine: Combine,
+) -> View:
+    """Stage `acc`, its last axis in the tiles that `out` has, if any; that is `out`'s last too."""
+    tiling = stages.tiling
+    if not isinstance(tiling, Tiling):
+        return stages.reduce("acc", shape, over, element, combine)
+    own = Tiling(len(shape) - 1, tiling.extent, tiling.size)
+    acc = stages.reduce(
+        "acc", own.tiled(shape), over, lambda idx, r: element(own.whole(idx), r), combine
+    )
+    return View(tuple(shape), acc.dtype, lambda idx: acc.read((*idx[:-1], *tiling.here)))
 
 
 def _mean(total: Expr, count: int) -> Expr:
@@ -234,7 +260,7 @@ def pool(node: Node, inputs: Sequence[View], stages: Stages, schedule: Schedule)
         value = stages.bindings.scoped(lambda: x.read(tuple(at)))
         return tirx.if_then_else(guard, value, identity(x.dtype))
 
-    acc = stages.reduce("acc", shape, over, element, COMBINE[kind])
+    acc = _last_axis_tiled(stages, shape, over, element, COMBINE[kind])
     if a["kind"] != "average":
         return acc
 
@@ -266,107 +292,3 @@ def _count(node: Node, x: View, idx: Indices) -> Expr:
         fitting = tirx.floordiv(high - 1 - begin, dilation) + 1
         count = count * (tirx.min(fitting, window) - skipped)
     return count
-
-
-def softmax(node: Node, inputs: Sequence[View], stages: Stages, schedule: Schedule) -> View:
-    """softmax and log_softmax along `axis`: stages max, exp (kept for the row), sum."""
-    (x,) = inputs
-    axis = node.attrs["axis"] % x.rank
-    outer = (*x.shape[:axis], *x.shape[axis + 1 :])
-    length = x.shape[axis]
-    lanes = int(schedule.choice("lanes")) if axis == x.rank - 1 else 1
-
-    def split(idx: Indices) -> tuple[Indices, Expr]:
-        return (*idx[:axis], *idx[axis + 1 :]), idx[axis]
-
-    def join(row: Indices, k: Expr) -> Indices:
-        return (*row[:axis], k, *row[axis:])
-
-    top = reduce_rows(
-        stages, "max", "top", outer, length, lanes, lambda row, k: x.read(join(row, k))
-    )
-
-    def shifted(row: Indices, k: Expr) -> Expr:
-        return x.read(join(row, k)) - top.read(row)
-
-    if node.op == "log_softmax":
-        total = reduce_rows(
-            stages, "sum", "sum", outer, length, lanes, lambda row, k: exp(shifted(row, k))
-        )
-        return View(
-            x.shape, x.dtype, lambda idx: shifted(*split(idx)) - log(total.read(split(idx)[0]))
-        )
-    # In the order of x, so that vectors of columns lie side by side.
-    spatial = [f"d{i}" for i in range(len(outer))]
-    axes = (*spatial[:axis], "k", *spatial[axis:])
-    powers = stages.compute("exp", x.shape, lambda idx: exp(shifted(*split(idx))), axes)
-    total = reduce_rows(
-        stages, "sum", "sum", outer, length, lanes, lambda row, k: powers.read(join(row, k))
-    )
-
-    def read(idx: Indices) -> Expr:
-        row, _ = split(idx)
-        # A sum of powers is at least 1: its reciprocal is a number, the same for all of the row.
-        return powers.read(idx) * (const(1, x.dtype) / total.read(row))
-
-    return View(x.shape, x.dtype, read)
-
-
-def layer_norm(node: Node, inputs: Sequence[View], stages: Stages, schedule: Schedule) -> View:
-    """(x - mean) / sqrt(variance + epsilon) * scale + bias over the dimensions axis..end."""
-    x, scale, bias = inputs
-    axis = node.attrs["axis"] % x.rank
-    outer, inner = x.shape[:axis], x.shape[axis:]
-    length = math.prod(inner)
-    lanes = int(schedule.choice("lanes"))
-
-    def at(row: Indices, k: Expr) -> Expr:
-        return x.read((*row, *reshaped(inner, (length,), (k,))))
-
-    total = reduce_rows(stages, "sum", "sum", outer, length, lanes, at)
-    mean = stages.compute("mean", outer, lambda row: total.read(row) / const(length, x.dtype))
-
-    def square(row: Indices, k: Expr) -> Expr:
-        var = tirx.Var("centred", x.dtype)
-        return tirx.Let(var, at(row, k) - mean.read(row), var * var)
-
-    squares = reduce_rows(stages, "squares", "sum", outer, length, lanes, square)
-
-    def spread(row: Indices) -> Expr:
-        variance = squares.read(row) / const(length, x.dtype)
-        return const(1, x.dtype) / tirx.sqrt(variance + const(node.attrs["epsilon"], x.dtype))
-
-    inverse = stages.compute("inverse", outer, spread)
-
-    def read(idx: Indices) -> Expr:
-        row = idx[:axis]
-        normal = (x.read(idx) - mean.read(row)) * inverse.read(row)
-        return normal * scale.read(idx[axis:]) + bias.read(idx[axis:])
-
-    return View(x.shape, x.dtype, read)
-
-
-def rms_norm(node: Node, inputs: Sequence[View], stages: Stages, schedule: Schedule) -> View:
-    """x / sqrt(mean of squares + epsilon) * scale over the dimensions axis..end."""
-    x, scale = inputs
-    axis = node.attrs["axis"] % x.rank
-    outer, inner = x.shape[:axis], x.shape[axis:]
-    length = math.prod(inner)
-
-    def square(row: Indices, k: Expr) -> Expr:
-        value = x.read((*row, *reshaped(inner, (length,), (k,))))
-        return with_names([value], lambda a: a * a)
-
-    lanes = int(schedule.choice("lanes"))
-    squares = reduce_rows(stages, "squares", "sum", outer, length, lanes, square)
-
-    def spread(row: Indices) -> Expr:
-        mean = squares.read(row) / const(length, x.dtype)
-        return const(1, x.dtype) / tirx.sqrt(mean + const(node.attrs["epsilon"], x.dtype))
-
-    inverse = stages.compute("inverse", outer, spread)
-    return View(
-        x.shape,
-        x.dtype,
-        lambda idx: x.read(idx) * inverse.read(idx[:axis]) * scale.read(idx[axis:]),
-    )

@@ -201,13 +201,18 @@ class Tiling:
             start = tirx.min(start, self.extent - self.size)
         return (*idx[: self.axis], start + idx[self.axis + 1], *idx[self.axis + 2 :])
 
+    def inside(self, idx: Indices) -> Expr | None:
+        """None: every index is inside."""
+        return None
+
 
 @dataclass(slots=True)
 class Patches:
     """An image of `out`[N, C, H, W, c] in patches of 2x2 pixels, and those in tiles of `size`.
 
-    Patches are counted along rows; a last one of an odd row or column, and a last tile, are moved
-    back as those of `Tiling`. `out` has the axes (tile, patch, row, column) in place of H and W.
+    Patches are counted along rows, and a last tile is moved back as those of `Tiling`. A last patch
+    of an odd row or column hangs over: what two patches make of one pixel differs by its rounding,
+    so it is stored once. `out` has the axes (tile, patch, row, column) in place of H and W.
     """
 
     height: int
@@ -231,8 +236,8 @@ class Patches:
 
     @property
     def overlaps(self) -> bool:
-        """True if a tile or a patch is moved back over the one before."""
-        return self._line.overlaps or self.height % 2 != 0 or self.width % 2 != 0
+        """True if a tile is moved back over the one before."""
+        return self._line.overlaps
 
     def tiled(self, shape: Sequence[int]) -> tuple[int, ...]:
         """`shape` with the image replaced by (tiles, size, 2, 2)."""
@@ -246,17 +251,30 @@ class Patches:
         """Row and column of the first pixel of a patch."""
         columns = -(-self.width // 2)
         number = self._line.whole((0, 0, tile, patch))[2]
-        row, column = tirx.floordiv(number, columns) * 2, tirx.floormod(number, columns) * 2
-        if self.height % 2:
-            row = tirx.min(row, self.height - 2)
-        if self.width % 2:
-            column = tirx.min(column, self.width - 2)
-        return row, column
+        return tirx.floordiv(number, columns) * 2, tirx.floormod(number, columns) * 2
 
     def whole(self, idx: Indices) -> Indices:
-        """Indices without tiles: (tile, patch, row, column) joined into the pixel."""
+        """Indices without tiles: (tile, patch, row, column) joined into the pixel.
+
+        For a pixel that hangs over an odd edge, those of one inside.
+        """
+        row, column = self._pixel(idx)
+        if self.height % 2:
+            row = tirx.min(row, self.height - 1)
+        if self.width % 2:
+            column = tirx.min(column, self.width - 1)
+        return (*idx[:2], row, column, *idx[6:])
+
+    def inside(self, idx: Indices) -> Expr | None:
+        """Whether the pixel does not hang over an odd edge; None if none does."""
+        row, column = self._pixel(idx)
+        within = [row < self.height] if self.height % 2 else []
+        within += [column < self.width] if self.width % 2 else []
+        return tirx.all(*within) if within else None
+
+    def _pixel(self, idx: Indices) -> tuple[Expr, Expr]:
         row, column = self.corner(idx[2], idx[3])
-        return (*idx[:2], row + idx[4], column + idx[5], *idx[6:])
+        return row + idx[4], column + idx[5]
 
 
 @dataclass(slots=True)

@@ -144,20 +144,17 @@ def conv(draw: Draw) -> Value:
 
 
 def winograd(draw: Draw) -> Value:
-    """Transformed convolutions, of odd and even sizes."""
-    block = draw.of((8, 16))
-    image = [draw.of(range(4, 20)) for _ in range(2)]
-    channels, outputs = draw.of((1, 2, 3)), draw.of((1, 2, 4))
-    x = draw.input(draw.of((1, 2)), channels, *image, block)
-    u = draw.data(outputs, 4, 4, channels, block, block)
-    return _epilogue(draw, emit("winograd_conv", x, u))
-
-
-def winograd(draw: Draw) -> Value:
-    """3x3 convolutions of stride 1 over whole blocks, images of any size, padded or not."""
+    """Transformed convolutions of any size, and 3x3 ones that become such, padded or not."""
+    if draw.chance(0.5):
+        block = draw.of((8, 16))
+        image = [draw.of(range(3, 20)) for _ in range(2)]
+        channels, outputs = draw.of((1, 2, 3)), draw.of((1, 2, 4))
+        x: Value = draw.input(draw.of((1, 2)), channels, *image, block)
+        u = draw.data(outputs, 4, 4, channels, block, block)
+        return _epilogue(draw, emit("winograd_conv", x, u))
     channels, outputs = draw.of((16, 32, 48)), draw.of((8, 16, 24, 33, 64))
     image = [draw.of((9, 10, 12, 13, 16, 19)) for _ in range(2)]
-    x: Value = draw.input(draw.of((1, 1, 2)), channels, *image)
+    x = draw.input(draw.of((1, 1, 2)), channels, *image)
     if draw.chance(0.4):  # a kernel that can write into the padded tensor
         x = emit("relu", emit("add", x, draw.data(channels, 1, 1)))
     window = {side: tuple(draw.of((0, 1, 1)) for _ in range(2)) for side in ("before", "after")}
@@ -424,7 +421,6 @@ GENERATORS: dict[str, Callable[[Draw], Value]] = {
     "conv": conv,
     "winograd": winograd,
     "plain_conv": plain_conv,
-    "winograd": winograd,
     "matmul": matmul,
     "rows": rows,
     "window": window,

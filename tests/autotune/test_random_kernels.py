@@ -85,8 +85,7 @@ def _scheduled(kernel: Node, rng: random.Random) -> Node:
     options, refused = space.options(kernel, HOST), list[str]()
     for _ in range(_TRIED):
         point = {name: rng.choice(values) for name, values in options.items()}
-        arrays = {name: np.asarray([value]) for name, value in point.items()}
-        if space.legal is not None and not space.legal(kernel, HOST, arrays)[0]:
+        if not space.is_legal(kernel, HOST, point):
             continue
         try:
             candidate = with_schedule(kernel, schedule_at(kernel, HOST, point))

@@ -26,14 +26,16 @@ _SAMPLED = 3
 
 
 def _points(kernel: Node, seed: int) -> Iterator[dict[str, Any]]:
-    """The default with each option in turn, then random points."""
+    """The legal ones: the default with each option in turn, then random points."""
     space, rng = space_of(kernel), random.Random(seed)
     options, default = space.options(kernel, HOST), space.pick(kernel, HOST)
     alone = [default | {name: value} for name, values in options.items() for value in values]
     rng.shuffle(alone)
-    yield from alone
+    yield from (point for point in alone if space.is_legal(kernel, HOST, point))
     while True:
-        yield {name: rng.choice(values) for name, values in options.items()}
+        point = {name: rng.choice(values) for name, values in options.items()}
+        if space.is_legal(kernel, HOST, point):
+            yield point
 
 
 def test_kernels_cover_the_spaces() -> None:
@@ -68,10 +70,8 @@ def _legal(kernel: Node, seed: int, most: int) -> list[Node]:
 
 @pytest.mark.parametrize("name", KERNELS)
 def test_every_option_is_legal(name: str) -> None:
-    """All but tiles of flattened columns for rows that are not flattened."""
     tried = 120
-    legal = _legal(KERNELS[name], 1, tried)
-    assert len(legal) == tried or (len(legal) > tried // 3 and name.startswith("conv_1x1"))
+    assert len(_legal(KERNELS[name], 1, tried)) == tried
 
 
 def test_sampled_options_compute_the_same(tmp_path: Path) -> None:
