@@ -152,7 +152,7 @@ def _work(kernel: Node, target: Target, points: Points) -> Work:
         loads=(len(body.inputs) + 1) * np.where(tile > 0, 1, each),
         registers=_registers(kernel, target, vector),
         steps=vectors,
-        tiles=out.elements // extent,
+        tiles=out.elements // np.maximum(extent, 1),
         finish=0.0,
         l2=l2 * parts,
         l3=l3 * parts,
