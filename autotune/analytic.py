@@ -54,10 +54,10 @@ class Work:
     finish: Numbers
     l2: Numbers
     l3: Numbers
-    dram: Numbers
     shares: Numbers
     parallel: Numbers
     vector_bytes: Numbers
+    dram: Numbers = 0.0
     foreign: Numbers = 0.0
     common: Numbers = 0.0
 

@@ -12,11 +12,12 @@ from planish.ir.graph import Attrs, Constant, Graph, Node, Value, constant
 from planish.ir.op import OpKind
 from planish.ir.ops import op_def
 from planish.ir.target import Target
+from planish.passes.layout.cost import BYTES_PER_CYCLE, LAUNCH
 from planish.passes.rewrite import Refusal
 from planish.passes.trace import Event, report
 
 #: Bytes that a core could move while a kernel is launched and its threads meet.
-_LAUNCH = 64 * 1024
+_LAUNCH = LAUNCH * BYTES_PER_CYCLE
 
 #: Ops that read some of their inputs at strides, so that a slice of a wider tensor is no copy.
 _READS_STRIDED = {"attention": (0, 1, 2), "rotary_embedding": (0,)}

@@ -7,11 +7,9 @@ import numpy as np
 from planish.ir.builder import emit
 from planish.ir.graph import Graph, Node, Value, constant
 from planish.ir.target import Target
+from planish.passes.layout.convolutions import FEW_CHANNELS
 from planish.passes.pattern import Match, const, op, value
 from planish.passes.rewrite import Refusal, Rule, rewrite
-
-#: Output channels up to which rows of pixels fill vectors better than blocks of channels do.
-NARROW = 8
 
 
 def space_to_depth(graph: Graph, target: Target) -> Graph:
@@ -35,7 +33,7 @@ def _is_narrow(node: Node) -> bool:
         return False
     outputs, inputs, _, taps = w.type.static_shape
     stride = node.attrs["strides"][1]
-    return outputs <= NARROW and inputs <= NARROW and 1 < stride <= taps
+    return max(outputs, inputs) <= FEW_CHANNELS and 1 < stride <= taps
 
 
 def _split(match: Match) -> Value | Refusal:

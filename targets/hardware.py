@@ -194,7 +194,7 @@ def _aarch64_features(cpuinfo: str) -> set[str]:
     return {feature.name for feature in known if feature.cpuinfo in flags}
 
 
-def _cpu_list(text: str) -> set[int]:
+def cpu_list(text: str) -> set[int]:
     """CPUs of a kernel list such as "0-3,8"."""
     cpus: set[int] = set()
     for part in text.strip().split(","):
@@ -208,14 +208,14 @@ def _cache_sizes(cpus: Path) -> dict[int, int]:
     cpu = min(os.sched_getaffinity(0))
     sizes: dict[int, int] = {}
     threads = cpus / f"cpu{cpu}/topology/thread_siblings_list"
-    siblings = len(_cpu_list(threads.read_text())) if threads.exists() else 1
+    siblings = len(cpu_list(threads.read_text())) if threads.exists() else 1
     for index in sorted((cpus / f"cpu{cpu}/cache").glob("index*")):
         if (index / "type").read_text().strip() == "Instruction":
             continue
         level = int((index / "level").read_text())
         size = int((index / "size").read_text().strip().removesuffix("K")) * KIB
         if level < 3:
-            sharing = len(_cpu_list((index / "shared_cpu_list").read_text()))
+            sharing = len(cpu_list((index / "shared_cpu_list").read_text()))
             size //= max(1, sharing // siblings)
         sizes[level] = size
     return sizes

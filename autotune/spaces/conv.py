@@ -39,11 +39,10 @@ def _may_flatten(kernel: Node) -> bool:
     )
 
 
-def _rows(kernel: Node, choices: Choices) -> int:
-    """Steps along H, or tiles of the image where rows are joined."""
-    if choices["flatten"]:
-        return -(-_columns(kernel, True) // int(choices["ow"]))
-    return required_anchor(kernel).output.type.static_shape[2]
+def _rows(kernel: Node, flatten: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """Steps along H, or tiles of the image where rows are joined, for each point."""
+    height = required_anchor(kernel).output.type.static_shape[2]
+    return np.where(flatten, -(-_columns(kernel, True) // columns), height)
 
 
 def _columns(kernel: Node, flatten: bool) -> int:
@@ -94,7 +93,7 @@ def _legal(kernel: Node, target: Target, points: Points) -> np.ndarray:
     whole, row = _columns(kernel, True), _columns(kernel, False)
     flatten, share = points["flatten"], points["share"] == "rows"
     fits = points["ow"] <= np.where(flatten, whole, row)
-    rows = np.where(flatten, -(-whole // points["ow"]), whole // row)
+    rows = _rows(kernel, flatten, points["ow"])
     return np.asarray(fits & (~share | (points["parallel"] & (rows % target.cores == 0))))
 
 
@@ -120,7 +119,6 @@ def _work(kernel: Node, target: Target, points: Points) -> Work:
         finish=finish_cost(kernel, columns * channels, points["epilogue"]),
         l2=l2 + moved[0],
         l3=l3 + moved[1],
-        dram=0.0,
         shares=tiles,
         parallel=points["parallel"],
         vector_bytes=lanes * x.dtype.itemsize,
@@ -206,7 +204,7 @@ def directives(kernel: Node, target: Target, choices: Choices) -> Steps:
     shared: tuple[str, ...] = ()
     steps: Steps = [("split", "acc", "oc", choices["oc"], "oc.o", "oc.i")]
     if choices["share"] == "rows":
-        axis, rows = pixels[0], _rows(kernel, choices)
+        axis, rows = pixels[0], int(_rows(kernel, flatten, choices["ow"]))
         steps.append(("split", "acc", axis, rows // target.cores, "core", f"{axis}.c"))
         pixels, shared = (f"{axis}.c", *pixels[1:]), ("n", "core")
     lead = ("oc.o", *pixels) if choices["outer"] == "channels" else (*pixels, "oc.o")

@@ -94,7 +94,6 @@ def _work(kernel: Node, target: Target, points: Points) -> Work:
         finish=finish_cost(kernel, sums, points["epilogue"]),
         l2=batch * (left_l2 + right_l2 + inner) + moved[0],
         l3=batch * (left_l3 + right_l3) + moved[1],
-        dram=0.0,
         shares=tiles,
         parallel=points["parallel"],
         vector_bytes=points["vector"] * size,

@@ -77,7 +77,6 @@ def _work(kernel: Node, target: Target, points: Points) -> Work:
         finish=channels * count * finishing(kernel),
         l2=input_l2 + moved[0],
         l3=input_l3 + moved[1],
-        dram=0.0,
         shares=tiles,
         parallel=points["parallel"],
         vector_bytes=vector * out.dtype.itemsize,

@@ -92,7 +92,6 @@ def _work(kernel: Node, target: Target, points: Points) -> Work:
         finish=there + back,
         l2=l2 + moved[0],
         l3=l3 + moved[1],
-        dram=0.0,
         shares=np.where(split, again, batch * groups),
         parallel=points["parallel"],
         vector_bytes=lanes * x.dtype.itemsize,

@@ -19,7 +19,7 @@ from pathlib import Path
 from planish.bench.worker import ForeignLoad
 from planish.ir.errors import TargetError
 from planish.ir.target import Target
-from planish.targets.hardware import detect_host
+from planish.targets.hardware import cpu_list, detect_host
 from planish.targets.linking import find_toolchain
 
 Progress = Callable[[str, int, int], None]
@@ -125,11 +125,7 @@ def _siblings(cpu: int) -> list[int]:
     path = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")
     if not path.exists():  # containers may hide it
         return [cpu]
-    found: list[int] = []
-    for part in path.read_text().strip().split(","):
-        first, _, last = part.partition("-")
-        found += range(int(first), int(last or first) + 1)
-    return found
+    return sorted(cpu_list(path.read_text()))
 
 
 def measure_peaks(threads: int, progress: Progress | None = None) -> Peaks:
