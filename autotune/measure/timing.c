@@ -5,6 +5,7 @@
 
 #include <dlfcn.h>
 #include <math.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,6 +16,7 @@
 #define BORDER_BYTE 0xA5
 #define LINE 64
 #define SETTLING 2000000    /* ns: a call that takes longer does not feel what ran before it */
+#define MUSTER 2000000      /* ns in which sleeping threads of the pool are awake and at work */
 #define CALIBRATION_CALLS 3
 #define OVERDRAFT 5         /* times the budget, for the least number of samples */
 #define PAIRS_PER_LOOK 4
@@ -193,6 +195,24 @@ static void flush(trial *t) {
         planish_parallel_launch(touch, t, (int)t->spec->threads);
 }
 
+/* Waits for the other threads, which do the same. */
+static int arrive(int part, planish_task_group *group, void *closure) {
+    atomic_int *arrived = closure;
+    uint64_t begin = now();
+    (void)part;
+    atomic_fetch_add(arrived, 1);
+    while (atomic_load(arrived) < group->num_task && now() - begin < MUSTER)
+        ;
+    return 0;
+}
+
+/* All threads are awake afterwards, as they are in a model. Those that a long call on one thread
+ * left without work have gone to sleep, and to wake them takes as long as many a kernel. */
+static void muster(trial *t) {
+    atomic_int arrived = 0;
+    planish_parallel_launch(arrive, &arrived, (int)t->spec->threads);
+}
+
 /* Seconds a call, of `calls` in a row; negative if the kernel failed. */
 static double sample(trial *t, int side, uint64_t calls) {
     int32_t status = 0;
@@ -215,6 +235,7 @@ static double sample(trial *t, int side, uint64_t calls) {
  * 0 if the kernel failed. */
 static uint64_t calibrate(trial *t, int side, double *seconds) {
     *seconds = HUGE_VAL;
+    muster(t);
     for (int i = 0; i < CALIBRATION_CALLS; i++) {
         double taken = sample(t, side, 1);
         if (taken < 0)
@@ -278,6 +299,7 @@ static int sample_pair(trial *t, double *samples[2], const int settle[2]) {
     int sides = samples[1] == NULL ? 1 : 2;
     for (int i = 0; i < sides; i++) {
         int side = sides == 2 && pair % 2 == 1 ? 1 - i : i;
+        muster(t);
         if (settle[side] && t->flushed == NULL && sample(t, side, 1) < 0)
             return -1;
         samples[side][pair] = sample(t, side, t->report->calls[side]);
