@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, get_args
 
 from planish.autotune.default_schedules import schedule_at
 from planish.autotune.log.fingerprint import Fingerprint
 from planish.autotune.log.lookup import TuningLog
+from planish.autotune.log.race import Race, points_digest
 from planish.autotune.log.record import Point, spell_point
 from planish.autotune.log.task import task_digest
 from planish.autotune.spaces import Choices, space_of
@@ -32,18 +33,39 @@ class KernelOutcome:
     reason: str
     seconds: float | None = None
     header: str = ""
+    point: Point | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class LogReport:
-    """What a log had for the kernels of a graph, in the graph's order."""
+    """What a log had for the kernels of a graph, in the graph's order.
+
+    `lost` is the race of the model with the log's points in which it was slower than without;
+    then the kernels are untuned.
+    """
 
     files: tuple[str, ...]
     kernels: tuple[KernelOutcome, ...]
+    lost: Race | None = None
+
+    @property
+    def points(self) -> str:
+        """What a race of the model with these points is known by."""
+        return points_digest((kernel.task, kernel.point) for kernel in self.kernels)
 
     def count(self, outcome: Outcome) -> int:
         """How many kernels had this outcome."""
         return Counter(kernel.outcome for kernel in self.kernels)[outcome]
+
+    @property
+    def why_lost(self) -> str:
+        """Why the log's points are not used; empty if they are."""
+        if self.lost is None:
+            return ""
+        return (
+            "with the log's points the model as a whole was only "
+            f"{self.lost.speed:.3f} times as fast as without ({self.lost.date})"
+        )
 
     @property
     def refused(self) -> tuple[KernelOutcome, ...]:
@@ -56,6 +78,7 @@ class LogReport:
             "files": list(self.files),
             **{outcome: self.count(outcome) for outcome in get_args(Outcome)},
             "refused": len(self.refused),
+            "lost": None if self.lost is None else asdict(self.lost),
             "kernels": [asdict(kernel) for kernel in self.kernels],
         }
 
@@ -64,6 +87,8 @@ class LogReport:
             f"tuning log: {self.count('exact')} kernels as measured on this hardware, "
             f"{self.count('class')} as on its class, {self.count('untuned')} untuned"
         )
+        if self.lost is not None:
+            told += f"; {self.why_lost}"
         return "; ".join((told, *(f"{kernel.kernel}: {kernel.reason}" for kernel in self.refused)))
 
 
@@ -73,7 +98,8 @@ def apply_log(
     """The graph with the logged schedule on each kernel that has none yet, and what was found.
 
     A kernel is given a point that was measured on `hardware`, or on its class, with `target.cores`
-    threads. A point that the space refuses is reported and not used: the kernel stays as it is.
+    threads. A point that the space refuses is reported and not used: the kernel stays as it is. If
+    the last race of the model with just these points was lost, the graph is given back as it was.
 
         k = kernel(…)   →   k = kernel(…, schedule=<space, logged point>)
     """
@@ -89,7 +115,18 @@ def apply_log(
         return with_schedule(with_inputs(node, inputs), schedule).outputs
 
     after = graph.rebuild(rewrite)
-    return after, LogReport(tuple(str(file.path) for file in log.files), tuple(outcomes))
+    report = LogReport(tuple(str(file.path) for file in log.files), tuple(outcomes))
+    race = log.race(report.points, hardware, target.cores)
+    if race is None or race.speed >= 1:
+        return after, report
+    lost = replace(report, lost=race)
+    untuned = tuple(
+        outcome
+        if outcome.point is None
+        else KernelOutcome(outcome.kernel, outcome.task, "untuned", f"not used: {lost.why_lost}")
+        for outcome in outcomes
+    )
+    return graph, replace(lost, kernels=untuned)
 
 
 def _logged(
@@ -107,7 +144,9 @@ def _logged(
         reason = f"refused: the point {spell_point(trial.point)} of {trial.date}: {error}"
         return None, KernelOutcome(name, task, "untuned", reason)
     reason = f"{spell_point(trial.point)}, measured on {trial.date}"
-    return schedule, KernelOutcome(name, task, found.grade, reason, trial.median, header.id)
+    return schedule, KernelOutcome(
+        name, task, found.grade, reason, trial.median, header.id, trial.point
+    )
 
 
 def _why_none(

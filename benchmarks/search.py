@@ -90,14 +90,14 @@ def record(model: Path, table: Path, kernels: int, most: int, target: Target) ->
             default = state.candidate(task.lattice.default)
             if state.default is None:
                 (result,) = measurer.measure(problem, [default])
-                writer.append(logged_trial(state, task.lattice.default, result))
+                writer.append(logged_trial(task, target, task.lattice.default, result))
                 state.start(result, default)
             assert state.default is not None, f"{task.about}: {state.note}"
             while batch := state.next_batch(BATCH):
                 beside = Incumbent(default, state.default)
                 results = list(measurer.measure(problem, batch, beside))
                 for result in results:
-                    writer.append(logged_trial(state, int(result.candidate), result))
+                    writer.append(logged_trial(task, target, int(result.candidate), result))
                 state.finish(dict(map(state.take, results)))
 
 

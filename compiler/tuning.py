@@ -6,7 +6,6 @@ import dataclasses
 import os
 import secrets
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,15 +16,18 @@ import numpy as np
 
 from planish.artefact.format import WEIGHTS, read_manifest
 from planish.artefact.writing import check_replaceable, write_artefact
+from planish.autotune.log.fingerprint import Fingerprint
 from planish.autotune.log.lookup import TuningLog
+from planish.autotune.log.race import Race
 from planish.autotune.log.record import Header
-from planish.autotune.log.store import open_log, written_path
+from planish.autotune.log.store import LogSource, open_log, written_path
 from planish.autotune.log.writing import LogWriter
 from planish.autotune.measure.measurer import Measurer
 from planish.autotune.measure.options import Options
 from planish.autotune.measure.problem import Problem, make_problem
 from planish.autotune.search.assess import Quality, assess
 from planish.autotune.search.budget import Budget
+from planish.autotune.search.confirm import confirm
 from planish.autotune.search.cost_model import CostModel
 from planish.autotune.search.features import work_of
 from planish.autotune.search.logged import groups_of, own_groups
@@ -34,9 +36,7 @@ from planish.autotune.search.task_search import Limit
 from planish.autotune.search.tasks import Task, make_tasks
 from planish.autotune.search.tuner import Means, Observer
 from planish.autotune.search.tuner import tune as tune_tasks
-from planish.bench.contest import save_arrays
 from planish.bench.peaks import Peaks, measure_peaks
-from planish.bench.turns import foreign_load, summarise, take_turns, workers
 from planish.driver import CompileReport, Progress, compile
 from planish.ir.errors import TuningError
 from planish.ir.graph import Constant, Graph, Node
@@ -44,28 +44,14 @@ from planish.ir.onnx import import_model
 from planish.ir.target import Target
 from planish.logged_schedules import fuse_kernels, hardware_of
 from planish.measuring import BACKEND
+from planish.racing import race_artefacts
 from planish.targets.hardware import find_target, usable_cores
-from planish.verify import model_inputs
 
 if TYPE_CHECKING:
     from planish.ir.onnx.model import Source
 
-#: The two artefacts at the end: turns of each, and seconds of a turn.
-_ROUNDS, _TURN_SECONDS = 9, 0.3
-
-
-@dataclass(frozen=True, slots=True)
-class Race:
-    """The tuned artefact against the untuned one, in turn.
-
-    `tuned` and `untuned` are median latencies in seconds, `speed` the median over the rounds of
-    untuned : tuned, above 1 where tuning helped; `others` CPUs that other processes used meanwhile.
-    """
-
-    tuned: float
-    untuned: float
-    speed: float
-    others: float
+#: Part of a budget in seconds for measuring winners again.
+_CONFIRMING = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,20 +59,23 @@ class TuneReport:
     """What a tuning did.
 
     `compiled` is of the artefact that was put in place, with the tuned schedules if `tuned`. `race`
-    is None where both artefacts are the same code. `quality` is of the cost model on held-out
-    tasks; None where too few were measured.
+    is None where both artefacts are the same code; `others` is how many CPUs other processes used
+    during it. `quality` is of the cost model on held-out tasks; None where too few were measured.
     """
 
     tuning: Tuning
     compiled: CompileReport
     tuned: bool
     race: Race | None
+    others: float
     quality: Quality | None
     log: Path
 
     @property
     def verdict(self) -> str:
         """A sentence on what was shipped."""
+        if self.compiled.log is not None and self.compiled.log.lost is not None:
+            return f"{self.compiled.log.why_lost}; the artefact is as untuned"
         if self.race is None:
             return "no kernel has a better schedule than its default; the artefact is as untuned"
         speed = f"{self.race.speed:.3f} times as fast as untuned"
@@ -128,9 +117,9 @@ def tune(
     path = written_path() if log is None else Path(log)
     told = progress or _silent
     graph = import_model(model, dims=dims, shapes=shapes)
-    tuning, quality = _measure(
-        graph, chosen, path, log is None, budget or Budget(600.0), seed, options, observer, told
-    )
+    hardware = hardware_of(chosen)
+    work = _Work(graph, chosen, hardware, path, log is None, seed)
+    tuning, quality = _measure(work, budget or Budget(600.0), options, observer, told)
 
     def build(place: Path, logged: bool) -> CompileReport:
         source = (True if log is None else [path]) if logged else False
@@ -141,52 +130,77 @@ def tune(
 
     with _sibling(folder, "untuned") as plain, _sibling(folder, "tuned") as best:
         reports = {"untuned": build(plain, False), "tuned": build(best, True)}
-        race = _race(graph, plain, best, chosen.cores, told)
+        race, others = None, 0.0
+        if read_manifest(plain).digest != read_manifest(best).digest:
+            points = reports["tuned"].log
+            assert points is not None
+            race, others = race_artefacts(graph, plain, best, points.points, chosen.cores, told)
+            with work.writer as writer:
+                writer.append(race)  # compilations with this log then do as this one does
         winner = "tuned" if race is None or race.speed >= 1 else "untuned"
         _put(best if winner == "tuned" else plain, folder)
     compiled = dataclasses.replace(reports[winner], output=folder)
-    return TuneReport(tuning, compiled, winner == "tuned" and race is not None, race, quality, path)
+    won = winner == "tuned" and race is not None
+    return TuneReport(tuning, compiled, won, race, others, quality, path)
+
+
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """What is tuned, for what, and where it is logged: `path`, of the user's store if `stored`."""
+
+    graph: Graph
+    target: Target
+    hardware: Fingerprint
+    path: Path
+    stored: bool
+    seed: int
+
+    @property
+    def writer(self) -> LogWriter:
+        """Appends to the log."""
+        return LogWriter(self.path, Header.of(self.hardware))
+
+    @property
+    def sources(self) -> LogSource:
+        """The logs to read."""
+        return True if self.stored else [self.path] if self.path.exists() else False
 
 
 def _measure(
-    graph: Graph,
-    target: Target,
-    path: Path,
-    stored: bool,
+    work: _Work,
     budget: Budget,
-    seed: int,
     options: Options | None,
     observer: Observer | None,
     progress: Progress,
 ) -> tuple[Tuning, Quality | None]:
     """Tunes the kernels of a graph as imported; what the log then knows of the cost model."""
-    hardware = hardware_of(target)
+    target, hardware, seed = work.target, work.hardware, work.seed
     if not hardware.is_identified:
         raise TuningError(
             f"target '{target.name}' is not this machine, so its kernels cannot be measured here; "
             "tune on such a machine, and bring its log with `planish log merge`"
         )
     progress("optimise", 0, 0)
-    kernels = fuse_kernels(graph, target)
+    kernels = fuse_kernels(work.graph, target)
     tasks = make_tasks(kernels, target)
     limits = _limits(tasks, target, progress)
-    sources = True if stored else [path] if path.exists() else False
-    with LogWriter(path, Header.of(hardware)) as writer:
+    searching = budget
+    if budget.seconds is not None:
+        searching = dataclasses.replace(budget, seconds=(1 - _CONFIRMING) * budget.seconds)
+    with work.writer as writer:
         progress("start measuring", 0, 0)
         with Measurer(BACKEND, target, options) as measurer:
+            known, model = open_log(work.sources), CostModel(seed)
             means = Means(
-                measurer,
-                writer,
-                _problems(kernels, seed),
-                open_log(sources),
-                limits,
-                CostModel(seed),
-                observer,
+                measurer, writer, _problems(kernels, seed), known, limits, model, observer
             )
-            tuning = tune_tasks(tasks, target, budget, means, seed)
-    known = TuningLog.read([path])
-    own = own_groups(known, tasks, hardware, target)
-    others = list(groups_of(known, tasks, hardware, target))
+            tuning = tune_tasks(tasks, target, searching, means, seed)
+            progress("measure winners again", 0, 0)
+            left = None if budget.seconds is None else budget.seconds - tuning.elapsed
+            tuning = confirm(tuning, tasks, target, means, left)
+    after = TuningLog.read([work.path])
+    own = own_groups(after, tasks, hardware, target)
+    others = list(groups_of(after, tasks, hardware, target))
     return tuning, assess(own, others, seed)
 
 
@@ -215,26 +229,6 @@ def roofline(kernel: Node, peaks: Peaks, threads: int) -> Limit:
     level = peaks.level_of(int(moved), threads).name
     computing, moving = flops / peaks.flops[threads], moved / peaks.reading(level, threads).rate
     return Limit(max(computing, moving), "compute" if computing > moving else "memory")
-
-
-def _race(graph: Graph, plain: Path, best: Path, threads: int, progress: Progress) -> Race | None:
-    """Both artefacts in turn, each in a process of its own; None if they are the same."""
-    if read_manifest(plain).digest == read_manifest(best).digest:
-        return None
-    engine: tuple[str, dict[str, str]] = ("planish", {})
-    with (
-        tempfile.TemporaryDirectory(prefix="planish-tune-") as scratch,
-        workers({"untuned": engine, "tuned": engine}) as started,
-    ):
-        feeds = Path(scratch, "inputs.npz")
-        save_arrays(feeds, model_inputs(graph, 0))
-        for label, place in (("untuned", plain), ("tuned", best)):
-            model = str(place.resolve())
-            started[label].ask(do="start", model=model, inputs=str(feeds), threads=threads)
-        rounds = take_turns(started, _ROUNDS, _TURN_SECONDS, progress)
-    timings = summarise(rounds, "tuned")
-    untuned = timings["untuned"]
-    return Race(timings["tuned"].median, untuned.median, untuned.speed, foreign_load(rounds))
 
 
 @contextmanager

@@ -45,6 +45,7 @@ def report_json(report: TuneReport) -> dict[str, Any]:
         "shipped": "tuned" if report.tuned else "untuned",
         "verdict": report.verdict,
         "race": asdict(report.race) if report.race else None,
+        "others": report.others,
         "cost_model": asdict(report.quality) if report.quality else None,
         "digest": report.compiled.manifest.digest,
         "tuning": report.tuning.to_json(),

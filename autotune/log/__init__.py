@@ -8,6 +8,7 @@ from planish.autotune.log.fingerprint import (
     fingerprint_of,
 )
 from planish.autotune.log.lookup import Found, Seed, TuningLog, Verdict
+from planish.autotune.log.race import Race
 from planish.autotune.log.record import Failure, Header, Record, Timing, Trial
 from planish.autotune.log.store import open_log, stored_paths, written_path
 from planish.autotune.log.task import task_digest
@@ -22,6 +23,7 @@ __all__ = [
     "Grade",
     "Header",
     "LogWriter",
+    "Race",
     "Record",
     "Seed",
     "Timing",

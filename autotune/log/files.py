@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from planish.autotune.log.race import Race, RaceRecord, parse_race
 from planish.autotune.log.record import Header, KernelText, Record, Trial, parse_line
 from planish.ir.errors import TuningError
 
@@ -19,15 +20,16 @@ class LogFile:
     """What is in one file; lines are verbatim, without their newline, in the file's order.
 
     `torn` are lines that begin as ours and end too early (a writer was killed, or the disk was
-    full), `foreign` those of others or of a newer format, `orphans` trials whose header is nowhere
-    in the file or stands there twice with different contents. A trial that stands there twice is
-    one record.
+    full), `foreign` those of others or of a newer format, `orphans` trials and races whose header
+    is nowhere in the file or stands there twice with different contents. A trial that stands there
+    twice is one record.
     """
 
     path: Path
     headers: tuple[Header, ...]
     kernels: tuple[KernelText, ...]
     records: tuple[Record, ...]
+    races: tuple[RaceRecord, ...]
     torn: tuple[bytes, ...]
     foreign: tuple[bytes, ...]
     orphans: tuple[bytes, ...]
@@ -53,12 +55,12 @@ def take_apart(path: Path, content: bytes) -> LogFile:
     headers: dict[str, Header] = {}
     kernels: list[KernelText] = []
     disputed: set[str] = set()
-    trials: dict[bytes, tuple[str, Trial]] = {}
+    measured: dict[bytes, tuple[str, Trial | Race]] = {}
     torn: list[bytes] = []
     foreign: list[bytes] = []
     for line in lines:
         try:
-            parsed = parse_line(line)
+            parsed = parse_line(line) or parse_race(line)
         except ValueError:
             (torn if line.startswith(b"{") else foreign).append(line)
             continue
@@ -67,18 +69,27 @@ def take_apart(path: Path, content: bytes) -> LogFile:
         elif isinstance(parsed, KernelText):
             kernels.append(parsed)
         elif not isinstance(parsed, Header):
-            trials[line] = parsed
+            measured[line] = parsed
         elif headers.setdefault(parsed.id, parsed) != parsed:
             disputed.add(parsed.id)
     known = {id: header for id, header in headers.items() if id not in disputed}
-    owned = {line: known.get(id) for line, (id, _) in trials.items()}
+    owned = {line: known.get(id) for line, (id, _) in measured.items()}
+    records: list[Record] = []
+    races: list[RaceRecord] = []
+    for line, (_, entry) in measured.items():
+        header = owned[line]
+        if header is None:
+            continue
+        if isinstance(entry, Trial):
+            records.append(Record(entry, header, line))
+        else:
+            races.append(RaceRecord(entry, header, line))
     return LogFile(
         path,
         headers=tuple(headers.values()),
         kernels=tuple(kernels),
-        records=tuple(
-            Record(trials[line][1], header, line) for line, header in owned.items() if header
-        ),
+        records=tuple(records),
+        races=tuple(races),
         torn=tuple(torn),
         foreign=tuple(foreign),
         orphans=tuple(line for line, header in owned.items() if not header),

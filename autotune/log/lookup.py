@@ -11,6 +11,7 @@ from typing import Literal
 
 from planish.autotune.log.files import LogFile, read_file
 from planish.autotune.log.fingerprint import Fingerprint, Grade, difference, grade
+from planish.autotune.log.race import Race, RaceRecord
 from planish.autotune.log.record import VETOES, Failure, Point, Record, spell_point
 from planish.autotune.spaces import Space
 
@@ -84,6 +85,8 @@ class TuningLog:
         self.files = tuple(files)
         found = {(record.line, record.header): record for file in files for record in file.records}
         self.records = tuple(found.values())
+        races = {(race.line, race.header): race for file in files for race in file.races}
+        self.races = tuple(races.values())
         self._by_task: dict[str, list[Record]] = {}
         for record in self.records:
             self._by_task.setdefault(record.trial.task, []).append(record)
@@ -153,6 +156,22 @@ class TuningLog:
             _verdict(record, question, best, vetoed.get(record.trial.point))
             for record in self.of_task(task)
         )
+
+    def race(self, points: str, hardware: Fingerprint, threads: int) -> Race | None:
+        """The last race that these points (`points_digest`) were in on this hardware, else on its
+        class; None if there was none."""
+        held = [
+            record
+            for record in self.races
+            if (record.race.points, record.race.threads) == (points, threads)
+            and grade(record.header.hardware, hardware) != "seed"
+        ]
+
+        def trust(record: RaceRecord) -> tuple[bool, str, bytes]:
+            exact = grade(record.header.hardware, hardware) == "exact"
+            return exact, record.race.date, record.line
+
+        return max(held, key=trust).race if held else None
 
     def _vetoed(self, question: _Question) -> Mapping[Point, Failure]:
         """The points that failed dangerously on hardware of the class, with any threads."""

@@ -142,8 +142,8 @@ class Trial:
         date: str | None = None,
     ) -> Trial:
         """A trial at the point of `choices`; by default of this second."""
-        now = date or datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        return Trial(task, space, point_of(choices), threads, now, result, about)
+        when = date or present()
+        return Trial(task, space, point_of(choices), threads, when, result, about)
 
     @property
     def median(self) -> float | None:
@@ -208,6 +208,11 @@ def point_of(choices: Mapping[str, Any]) -> Point:
 def spell_point(point: Iterable[tuple[str, Any]]) -> str:
     """`oc=32 ow=14`."""
     return " ".join(f"{name}={value}" for name, value in point)
+
+
+def present() -> str:
+    """The date of this second, UTC."""
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def parse_line(line: bytes) -> Header | KernelText | tuple[str, Trial] | None:

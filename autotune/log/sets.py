@@ -16,7 +16,8 @@ from planish.autotune.log.files import (
     take_apart,
 )
 from planish.autotune.log.fingerprint import Fingerprint
-from planish.autotune.log.lookup import rank_points
+from planish.autotune.log.lookup import TuningLog, rank_points
+from planish.autotune.log.race import RaceRecord
 from planish.autotune.log.record import VETOES, Failure, Header, Point, Record
 from planish.autotune.spaces import SPACES
 from planish.ir.errors import TuningError
@@ -168,17 +169,20 @@ def _terms(record: Record) -> Terms:
     )
 
 
-def export(records: Iterable[Record], output: Path) -> int:
-    """Writes the best records, and their headers, to a new file; gives the number of records.
+def export(log: TuningLog, output: Path) -> int:
+    """Writes the best records, the races and their headers to a new file; gives the number of
+    records.
 
     TuningError if the file exists: what is in it is not to be lost.
     """
-    best = best_records(record for record in records if not is_old(record))
-    headers = {record.header.id: record.header.to_line() for record in best}
+    best = best_records(record for record in log.records if not is_old(record))
     if output.exists():
         raise TuningError(f"'{output}' exists; `planish log merge` adds to a file")
+    exported: list[Record | RaceRecord] = [*best, *log.races]
+    headers = {entry.header.id: entry.header.to_line() for entry in exported}
+    lines = (entry.line + b"\n" for entry in exported)
     with locked(output) as out:
-        append(out, b"".join([*headers.values(), *(record.line + b"\n" for record in best)]))
+        append(out, b"".join([*headers.values(), *lines]))
     return len(best)
 
 

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 from planish.autotune.log.files import append, locked
+from planish.autotune.log.race import Race
 from planish.autotune.log.record import Header, Trial
 from planish.ir.errors import TuningError
 
@@ -16,10 +17,10 @@ SYNC_SECONDS = 5.0
 
 
 class LogWriter:
-    """Appends trials that were made under one header.
+    """Appends trials and races that were made under one header.
 
-    A trial is in the file when `append` returns, and outlives the process; a power cut loses at
-    most the trials of the last SYNC_SECONDS. The header goes before the first trial, and again
+    A line is in the file when `append` returns, and outlives the process; a power cut loses at
+    most the lines of the last SYNC_SECONDS. The header goes before the first line, and again
     wherever another file has come in its place. Writers in several threads and processes may have
     one log. TuningError if the file cannot be written, at once and not only with the first trial.
     """
@@ -33,11 +34,11 @@ class LogWriter:
         with locked(self.path):
             pass
 
-    def append(self, trial: Trial) -> None:
-        """Writes one trial; TuningError if the space is not of the header, or the disk is full."""
-        if self.header.version_of(trial.space) is None:
+    def append(self, entry: Trial | Race) -> None:
+        """Writes a line; TuningError if the header lacks a trial's space, or the disk is full."""
+        if isinstance(entry, Trial) and self.header.version_of(entry.space) is None:
             raise TuningError(
-                f"a trial in space '{trial.space}' cannot be logged under header {self.header.id}, "
+                f"a trial in space '{entry.space}' cannot be logged under header {self.header.id}, "
                 f"whose spaces are {', '.join(name for name, _ in self.header.spaces)}"
             )
         with self._thread, locked(self.path) as file:
@@ -45,7 +46,7 @@ class LogWriter:
                 os.fstat(self._introduced), os.fstat(file)
             )
             opening = b"" if known else self.header.to_line()
-            append(file, opening + trial.to_line(self.header.id))
+            append(file, opening + entry.to_line(self.header.id))
             if not known:
                 self._forget()
                 # Not a duplicate, which would share the lock and keep it.

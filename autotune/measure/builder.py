@@ -15,7 +15,7 @@ from planish.ir.errors import TuningError
 from planish.ir.target import Target
 
 HARNESS_SOURCES = tuple(
-    Path(__file__).with_name(name) for name in ("isolation.c", "timing.c", "usage.c")
+    Path(__file__).with_name(name) for name in ("isolation.c", "timing.c", "usage.c", "weights.c")
 )
 _FAILED = {
     "raised": Status.BUILD_ERROR,

@@ -48,7 +48,8 @@ typedef struct trial_spec {
     uint64_t budget;               /* for sampling, after which it stops */
     uint64_t timeout;              /* for all of it */
     uint64_t memory;
-    double precision;              /* half the width of the interval, relative to the median */
+    double precision;              /* half the width of the interval, relative to the median... */
+    double losing;                 /* ...and what is enough for one that is surely slower */
     double hopeless;               /* times the incumbent's time */
     char candidate[TRIAL_PATH], incumbent[TRIAL_PATH]; /* paths; incumbent may be empty */
     trial_parameter parameters[TRIAL_PARAMETERS];
@@ -70,8 +71,21 @@ typedef struct trial_report {
 uint64_t planish_trial_report_bytes(const trial_spec *spec);
 int planish_trial(const trial_spec *spec, const uint8_t *data, uint8_t *report);
 
+/* weights.c: `copies` of the weights one after another, `copy_bytes` each; none if there are none. */
+typedef struct trial_weights {
+    uint8_t *base;
+    size_t copy_bytes;
+    uint64_t copies;
+} trial_weights;
+
+/* Before the child is forked; -1 if there is no memory for them. */
+int planish_trial_weights(const trial_spec *spec, const uint8_t *data, trial_weights *weights);
+/* In the child: has the pages at hand, so that no sample pays for finding them. */
+void planish_trial_touch(const trial_weights *weights);
+
 /* timing.c: what the child does. */
-void planish_trial_child(const trial_spec *spec, const uint8_t *data, trial_report *report);
+void planish_trial_child(const trial_spec *spec, const uint8_t *data, const trial_weights *weights,
+                         trial_report *report);
 
 /* usage.c: what CPUs were used for until now, in nanoseconds. */
 typedef struct trial_usage {

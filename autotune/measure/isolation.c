@@ -7,18 +7,19 @@
 #include "harness.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
-#define FIRST_LOOK 200000 /* nanoseconds between two looks at the child: short trials end soon... */
-#define LAST_LOOK 10000000 /* ...and long ones are not disturbed */
+#define LOOK 20 /* milliseconds between two looks at what the child takes; its end wakes us */
 
 #define PUBLIC __attribute__((visibility("default")))
 
@@ -62,14 +63,24 @@ static void become_child(pid_t parent) {
     setrlimit(RLIMIT_CORE, &none);
 }
 
+/* Until the child ends, or for so many milliseconds. */
+static void doze(int handle, int milliseconds) {
+    struct pollfd end = {.fd = handle, .events = POLLIN};
+    struct timespec span = {0, 1000000};
+    if (handle < 0) /* before Linux 5.3 */
+        nanosleep(&span, NULL);
+    else
+        (void)poll(&end, 1, milliseconds);
+}
+
 /* Waits for the child's end, or brings it about. Gives what waitpid tells of it. */
 static int watch(const trial_spec *spec, pid_t child, uint64_t baseline, trial_report *report) {
-    uint64_t begin = now(), pause = FIRST_LOOK;
-    int ended = 0;
+    uint64_t begin = now();
+    int ended = 0, handle = (int)syscall(SYS_pidfd_open, child, 0);
     for (;;) {
         pid_t found = waitpid(child, &ended, WNOHANG);
         if (found == child || (found < 0 && errno != EINTR))
-            return ended;
+            break;
         if (now() - begin > spec->timeout)
             report->status = TRIAL_TIMED_OUT;
         else if (resident(child) > baseline + spec->memory)
@@ -78,12 +89,13 @@ static int watch(const trial_spec *spec, pid_t child, uint64_t baseline, trial_r
             kill(child, SIGKILL);
             while (waitpid(child, &ended, 0) < 0 && errno == EINTR)
                 ;
-            return ended;
+            break;
         }
-        struct timespec span = {0, (long)pause};
-        nanosleep(&span, NULL);
-        pause = pause * 2 < LAST_LOOK ? pause * 2 : LAST_LOOK;
+        doze(handle, LOOK);
     }
+    if (handle >= 0)
+        close(handle);
+    return ended;
 }
 
 static void conclude(int ended, trial_report *report) {
@@ -111,11 +123,18 @@ PUBLIC int planish_trial(const trial_spec *spec, const uint8_t *data, uint8_t *r
         snprintf(own->message, TRIAL_MESSAGE, "mmap: %s", strerror(errno));
         return TRIAL_SYSTEM;
     }
+    trial_weights weights;
+    if (planish_trial_weights(spec, data, &weights) != 0) {
+        munmap(report, bytes);
+        own->status = TRIAL_NO_MEMORY;
+        snprintf(own->message, TRIAL_MESSAGE, "no memory for copies of the weights");
+        return TRIAL_NO_MEMORY;
+    }
     uint64_t baseline = resident(getpid());
     pid_t parent = getpid(), child = fork();
     if (child == 0) {
         become_child(parent);
-        planish_trial_child(spec, data, report);
+        planish_trial_child(spec, data, &weights, report);
         report->done = 1;
         _exit(0);
     }

@@ -52,6 +52,7 @@ class Spec(ctypes.Structure):
         ("timeout", _U64),
         ("memory", _U64),
         ("precision", _F64),
+        ("losing", _F64),
         ("hopeless", _F64),
         ("candidate", ctypes.c_char * PATH),
         ("incumbent", ctypes.c_char * PATH),
@@ -120,7 +121,8 @@ def make_spec(
     spec.budget, spec.timeout = _nanoseconds(options.budget), _nanoseconds(options.timeout)
     buffers = sum(offsets.values()) + spec.rotate_bytes + spec.flush_bytes
     spec.memory = options.memory + 4 * buffers  # the report holds outputs too, twice
-    spec.precision, spec.hopeless = options.precision, options.hopeless
+    spec.precision, spec.losing = options.precision, options.losing
+    spec.hopeless = options.hopeless
     spec.candidate, spec.incumbent = _path(candidate), _path(incumbent)
     return spec
 

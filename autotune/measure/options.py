@@ -28,13 +28,15 @@ class Cache(enum.StrEnum):
 class Options:
     """Seconds, bytes and shares.
 
-    `precision` is half the interval's width relative to the median; `hopeless` how many times the
-    incumbent's time a candidate may take before it is given up; `quiet` how many CPUs others may
+    `precision` is half the interval's width relative to the median, `losing` what is enough for a
+    candidate that is surely slower than the incumbent; `hopeless` how many times the incumbent's
+    time a candidate may take before it is given up; `quiet` how many CPUs others may
     use; `patience` how long in all to wait for that, a trial at a time.
     """
 
     cache: Cache = Cache.MODEL
     precision: float = 0.02
+    losing: float = 0.08
     hopeless: float = 1.5
     least_pairs: int = 8
     most_pairs: int = 512

@@ -15,7 +15,7 @@
 #define BORDER PLANISH_ALIGNMENT /* bytes around each buffer that nobody may write */
 #define BORDER_BYTE 0xA5
 #define LINE 64
-#define SETTLING 2000000    /* ns: a call that takes longer does not feel what ran before it */
+#define SETTLING 500000     /* ns: a call that takes longer hardly feels what ran before it */
 #define MUSTER 2000000      /* ns in which sleeping threads of the pool are awake and at work */
 #define CALIBRATION_CALLS 3
 #define OVERDRAFT 5         /* times the budget, for the least number of samples */
@@ -34,9 +34,8 @@ typedef struct trial {
     trial_kernel kernels[2];
     void *parameters[TRIAL_PARAMETERS];
     planish_mapping arena;
-    uint8_t *weights;
-    size_t copy_bytes; /* of one copy of the weights */
-    uint64_t copies, turn;
+    trial_weights weights;
+    uint64_t turn; /* of the copy that is read next */
     uint8_t *flushed;
 } trial;
 
@@ -58,35 +57,6 @@ static size_t aligned(uint64_t bytes) {
 }
 
 /* ---- Buffers ---- */
-
-static int map_weights(trial *t, const uint8_t *data) {
-    const trial_spec *spec = t->spec;
-    for (uint64_t i = 0; i < spec->parameter_count; i++)
-        if (spec->parameters[i].role == TRIAL_WEIGHTS)
-            t->copy_bytes += aligned(spec->parameters[i].bytes);
-    if (t->copy_bytes == 0)
-        return 0;
-    t->copies = spec->rotate_bytes / t->copy_bytes;
-    t->copies = t->copies == 0 ? 1 : t->copies;
-    size_t bytes = t->copies * t->copy_bytes;
-    t->weights = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (t->weights == MAP_FAILED)
-        return fail(t, TRIAL_NO_MEMORY, 0, "no memory for copies of the weights");
-    /* An artefact maps its weights from a file: small pages, read-only. */
-    (void)madvise(t->weights, bytes, MADV_NOHUGEPAGE);
-    uint8_t *place = t->weights;
-    for (uint64_t i = 0; i < spec->parameter_count; i++) {
-        const trial_parameter *parameter = &spec->parameters[i];
-        if (parameter->role != TRIAL_WEIGHTS)
-            continue;
-        memcpy(place, data + parameter->offset, parameter->bytes);
-        place += aligned(parameter->bytes);
-    }
-    for (uint64_t copy = 1; copy < t->copies; copy++)
-        memcpy(t->weights + copy * t->copy_bytes, t->weights, t->copy_bytes);
-    (void)mprotect(t->weights, bytes, PROT_READ);
-    return 0;
-}
 
 static int map_activations(trial *t, const uint8_t *data) {
     const trial_spec *spec = t->spec;
@@ -170,13 +140,13 @@ static int load_kernel(trial *t, int side, const char *path) {
 }
 
 static int32_t call(trial *t, int side) {
-    uint8_t *place = t->weights + t->turn * t->copy_bytes;
-    for (uint64_t i = 0; i < t->spec->parameter_count && t->copies > 0; i++)
+    uint8_t *place = t->weights.base + t->turn * t->weights.copy_bytes;
+    for (uint64_t i = 0; i < t->spec->parameter_count && t->weights.copies > 0; i++)
         if (t->spec->parameters[i].role == TRIAL_WEIGHTS) {
             t->parameters[i] = place;
             place += aligned(t->spec->parameters[i].bytes);
         }
-    t->turn = t->turn + 1 < t->copies ? t->turn + 1 : 0;
+    t->turn = t->turn + 1 < t->weights.copies ? t->turn + 1 : 0;
     return t->kernels[side](t->parameters);
 }
 
@@ -253,14 +223,15 @@ static int ascending(const void *a, const void *b) {
     return (x > y) - (x < y);
 }
 
-/* Whether the 95 % interval of the median, between two order statistics, is as narrow as asked;
- * intervals.py has the same ranks. */
-static int is_narrow(const double *ordered, uint64_t count, double precision) {
+/* Whether the 95 % interval of the median, between two order statistics, is as narrow as asked; of
+ * ratios that are surely above 1 less is asked. intervals.py has the same ranks. */
+static int is_narrow(const trial_spec *spec, const double *ordered, uint64_t count, int ratios) {
     double n = (double)count, spread = NORMAL_95 * sqrt(n) / 2;
     double low = floor(n / 2 - spread), high = ceil(n / 2 + 1 + spread);
     double below = ordered[low < 1 ? 0 : (uint64_t)low - 1];
     double above = ordered[high > n ? count - 1 : (uint64_t)high - 1];
     double median = (ordered[(count - 1) / 2] + ordered[count / 2]) / 2;
+    double precision = ratios && below > 1 ? spec->losing : spec->precision;
     return (above - below) / 2 <= precision * median;
 }
 
@@ -290,7 +261,7 @@ static void assess(trial *t, double *const samples[2], double *ordered) {
     for (uint64_t i = 0; i < pairs; i++)
         ordered[i] = samples[1] == NULL ? samples[0][i] : samples[0][i] / samples[1][i];
     qsort(ordered, pairs, sizeof *ordered, ascending);
-    report->narrow = (uint64_t)is_narrow(ordered, pairs, spec->precision);
+    report->narrow = (uint64_t)is_narrow(spec, ordered, pairs, samples[1] != NULL);
 }
 
 /* One sample of each side, the order turned round each time, so that a drift cancels. */
@@ -362,7 +333,8 @@ static int prepare(trial *t, const uint8_t *data) {
         if (t->flushed == MAP_FAILED)
             return fail(t, TRIAL_NO_MEMORY, 0, "no memory for flushing the caches");
     }
-    if (t->pool == NULL || map_weights(t, data) != 0 || map_activations(t, data) != 0)
+    planish_trial_touch(&t->weights);
+    if (t->pool == NULL || map_activations(t, data) != 0)
         return t->report->status == TRIAL_DONE ? fail(t, TRIAL_NO_MEMORY, 0, "no pool") : -1;
     if (load_kernel(t, 0, spec->candidate) != 0)
         return -1;
@@ -382,8 +354,9 @@ static void run(trial *t, const uint8_t *data) {
     keep_outputs(t, 1);
 }
 
-void planish_trial_child(const trial_spec *spec, const uint8_t *data, trial_report *report) {
-    trial t = {.spec = spec, .report = report};
+void planish_trial_child(const trial_spec *spec, const uint8_t *data, const trial_weights *weights,
+                         trial_report *report) {
+    trial t = {.spec = spec, .report = report, .weights = *weights};
     if (prepare(&t, data) != 0)
         return;
     void *previous = planish_pool_enter(t.pool, (int)spec->threads);

@@ -87,7 +87,9 @@ def _parameter(problem: Problem, index: int) -> str:
 
 def _difference(problem: Problem, backend: Backend, report: Report) -> str:
     """Why the outputs are wrong, after the first call or after the last; empty if they are not."""
-    for data, when in zip(report.outputs, ("", ", but only after many calls")):
+    first, last = report.outputs
+    again = () if last == first else ((last, ", but only after many calls"),)
+    for data, when in ((first, ""), *again):
         for index, actual in enumerate(split_outputs(problem, data)):
             expected = problem.expected[index]
             if actual.dtype.kind in "fc" and np.isnan(actual).any():
@@ -118,7 +120,9 @@ def _timed(candidate: str, seconds: float, options: Options, report: Report) -> 
     messages = []
     if report.hopeless and ratio is not None:
         messages.append(f"given up: {ratio.median:.2f} times the incumbent's time")
-    enough = len(report.candidate) >= _LEAST_SAMPLES and own.half_width <= options.precision
+    surely_slower = ratio is not None and ratio.low > 1
+    wanted = options.losing if surely_slower else options.precision
+    enough = len(report.candidate) >= _LEAST_SAMPLES and own.half_width <= wanted
     steady = report.hopeless or enough
     if not steady:
         share = math.ceil(1000 * own.half_width) / 10

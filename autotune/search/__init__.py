@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from planish.autotune.search.budget import Budget
+from planish.autotune.search.confirm import confirm
 from planish.autotune.search.cost_model import CostModel, Group
 from planish.autotune.search.searcher import (
     DescentSearcher,
@@ -29,6 +30,7 @@ __all__ = [
     "Step",
     "Task",
     "Tuning",
+    "confirm",
     "make_tasks",
     "tune",
 ]

@@ -9,6 +9,8 @@ from typing import Protocol
 
 #: Share of the model's time whose tasks all get a first batch.
 _COVERED = 0.98
+#: Share of the model's time that a batch has to promise while only time limits the tuning.
+_WORTHWHILE = 2e-4
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,19 +83,27 @@ class Claim(Protocol):
         ...
 
 
-def choose(claims: Sequence[Claim], by_time: bool) -> int | None:
-    """The index of the claim that gets the next batch; None if all have ended.
+def choose(claims: Sequence[Claim], budget: Budget) -> int | None:
+    """The index of the claim that gets the next batch; None if none deserves one.
 
     First the tasks that make up most of the model's time, the longest first, get a batch each; then
     the one whose batch is expected to save most of the model's time: by the second of measuring if
-    `by_time`, else by the trial.
+    the budget has seconds, else by the trial. A budget of seconds alone is not used up for less
+    than _WORTHWHILE; one of trials is, as long as there are points.
     """
     first = _first_batches(claims)
     if first is not None:
         return first
+    by_time = budget.seconds is not None
     values = [worth(claim, by_time) for claim in claims]
     best = max(range(len(claims)), key=values.__getitem__, default=None)
-    return None if best is None or values[best] < 0 else best
+    if best is None or values[best] < 0:
+        return None
+    if budget.trials is not None:
+        return best
+    promise = max(worth(claim, False) for claim in claims)
+    whole = sum(claim.count * claim.seconds for claim in claims)
+    return best if promise >= _WORTHWHILE * whole else None
 
 
 def _first_batches(claims: Sequence[Claim]) -> int | None:

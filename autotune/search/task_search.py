@@ -94,7 +94,11 @@ class TaskSearch:
 
     def recall(self, log: TuningLog, hardware: Fingerprint) -> None:
         """Tells the search what was measured on this very hardware, and takes up the best of it."""
-        records = [r for r in log.of_task(self.task.digest) if self._is_exact(r, hardware)]
+        records = [
+            record
+            for record in log.of_task(self.task.digest)
+            if is_exact(record, self.task, self.target, hardware)
+        ]
         found: dict[int, float] = {}
         for record in rank_points(records):
             point = self.task.lattice.find(dict(record.trial.point))
@@ -126,20 +130,9 @@ class TaskSearch:
             self.point = point
             return
 
-    def _is_exact(self, record: Record, hardware: Fingerprint) -> bool:
-        trial, space = record.trial, self.task.space
-        return (
-            trial.space == space.name
-            and record.space_version == space.version
-            and trial.threads == self.target.cores
-            and grade_of(record.header.hardware, hardware) == "exact"
-        )
-
     def candidate(self, point: int) -> Candidate:
         """The kernel with the schedule of a point; ScheduleError if there is none."""
-        choices = self.task.lattice.choices(point)
-        schedule = schedule_at(self.task.kernel, self.target, choices)
-        return Candidate(str(point), with_schedule(self.task.kernel, schedule))
+        return candidate_at(self.task, self.target, point)
 
     def next_batch(self, count: int) -> list[Candidate]:
         """Candidates to measure; none if the search has come to its end.
@@ -231,7 +224,24 @@ def seed_points(task: Task, log: TuningLog, hardware: Fingerprint, target: Targe
     return [point for point in found if point is not None]
 
 
-def logged_trial(state: TaskSearch, point: int, result: Result) -> Trial:
+def candidate_at(task: Task, target: Target, point: int) -> Candidate:
+    """A task's kernel with the schedule of a point; ScheduleError if there is none."""
+    schedule = schedule_at(task.kernel, target, task.lattice.choices(point))
+    return Candidate(str(point), with_schedule(task.kernel, schedule))
+
+
+def is_exact(record: Record, task: Task, target: Target, hardware: Fingerprint) -> bool:
+    """True for a trial of the task's space on this very hardware, with the target's threads."""
+    trial, space = record.trial, task.space
+    return (
+        trial.space == space.name
+        and record.space_version == space.version
+        and trial.threads == target.cores
+        and grade_of(record.header.hardware, hardware) == "exact"
+    )
+
+
+def logged_trial(task: Task, target: Target, point: int, result: Result) -> Trial:
     """The line of a trial: its times, or why there are none to go by."""
     outcome: LoggedTiming | Failure
     if result.status is Status.OK and result.timing is not None:
@@ -241,11 +251,8 @@ def logged_trial(state: TaskSearch, point: int, result: Result) -> Trial:
         outcome = LoggedTiming(samples, median, (low, high))
     else:
         outcome = Failure(result.status.value, result.message)
-    task = state.task
     choices = task.lattice.choices(point)
-    return Trial.of(
-        task.digest, task.space.name, choices, state.target.cores, outcome, about=task.about
-    )
+    return Trial.of(task.digest, task.space.name, choices, target.cores, outcome, about=task.about)
 
 
 def comparable_samples(timing: Timing) -> Sequence[float]:

@@ -70,7 +70,7 @@ class Means:
 def tune(
     tasks: Sequence[Task], target: Target, budget: Budget, means: Means, seed: int = 0
 ) -> Tuning:
-    """Measures points of the tasks until the budget is spent or no point is left.
+    """Measures points of the tasks until the budget is spent or no point is worth it.
 
     Each trial is in the log before the next begins, and those that the log holds of this very
     hardware are not made again. KeyboardInterrupt ends it: what it has is the result. TuningError
@@ -146,10 +146,10 @@ class _Tuner:
                 return
 
     def _measure_batch(self) -> bool:
-        """One batch of the task that needs it most; False if none has anything left."""
+        """One batch of the task that needs it most; False if none deserves one."""
         # A task without a time was not reached by the budget, or cannot be measured.
         open_states = [state for state in self._states if state.incumbent is not None]
-        chosen = choose(open_states, by_time=self._meter.budget.seconds is not None)
+        chosen = choose(open_states, self._meter.budget)
         if chosen is None:
             return False
         state = open_states[chosen]
@@ -181,7 +181,7 @@ class _Tuner:
                 self._meter.trials += 1
                 if state.trials == 0:
                     write_kernel(writer.path, state.task)
-                writer.append(logged_trial(state, int(result.candidate), result))
+                writer.append(logged_trial(state.task, self._target, int(result.candidate), result))
                 yield result
 
     def _measured(

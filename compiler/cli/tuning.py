@@ -74,7 +74,7 @@ def run_tune(model: Path, output: Path, options: Options, *, as_json: bool) -> N
         print(json.dumps(report_json(report)))
     else:
         _print_report(report, options.report)
-    note = warn_of_load(report.race.others) if report.race else ""
+    note = warn_of_load(report.others)
     if note:
         print(f"planish: {note}", file=sys.stderr)
 

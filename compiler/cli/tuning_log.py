@@ -281,7 +281,7 @@ def prune_log(file: Path | None, *, keep: int, dry_run: bool, as_json: bool) -> 
 
 def export_log(output: Path, files: Sequence[Path], *, as_json: bool) -> None:
     """Exports and prints how many records were written."""
-    written = export(_read(files).records, output)
+    written = export(_read(files), output)
     if as_json:
         print(json.dumps({"output": str(output), "records": written}))
     else:

@@ -107,7 +107,7 @@ def test_pruning_and_exporting_change_no_answer(content: bytes, keep: int) -> No
         before, file = answers(read(path)), read_file(path)
         told = prune(path, keep=keep, dry_run=True)
         assert path.read_bytes() == content
-        export(file.records, Path(folder, "best"))
+        export(TuningLog([file]), Path(folder, "best"))
         assert answers(read(Path(folder, "best"))) == before
         assert prune(path, keep=keep) == told
         assert answers(read(path)) == before
@@ -178,7 +178,7 @@ def test_export_holds_the_best_with_their_headers(tmp_path: Path) -> None:
     write(path, trial(1e-3), trial(2e-3, point={}), trial(None))
     write(path, trial(3e-3, task="cd" * 32), hardware=SISTER)
     write(path, trial(1e-9), spaces={SPACE.name: SPACE.version - 1})
-    assert export(read(path).records, tmp_path / "out") == 2
+    assert export(read(path), tmp_path / "out") == 2
     file = read_file(tmp_path / "out")
     assert [(r.trial.median, r.header.hardware) for r in file.records] == [
         (1e-3, HERE),
@@ -186,7 +186,7 @@ def test_export_holds_the_best_with_their_headers(tmp_path: Path) -> None:
     ]
     assert len(file.headers) == 2
     with pytest.raises(TuningError, match="out' exists; `planish log merge` adds to a file"):
-        export(read(path).records, tmp_path / "out")
+        export(read(path), tmp_path / "out")
 
 
 def test_differences_pair_the_best(tmp_path: Path) -> None:

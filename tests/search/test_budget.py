@@ -9,6 +9,8 @@ import pytest
 
 from planish.autotune.search.budget import Budget, Meter, choose, worth
 
+TIME, TRIALS = Budget(seconds=600.0), Budget(trials=10**6)
+
 
 @dataclass
 class Claimant:
@@ -32,7 +34,7 @@ def test_first_batches_go_to_tasks_of_most_of_the_time() -> None:
     claims = [Claimant(seconds=seconds, batches=0) for seconds in times]
     order = []
     for _ in range(3):
-        chosen = choose(claims, by_time=True)
+        chosen = choose(claims, TIME)
         assert chosen is not None
         order.append(chosen)
         claims[chosen].batches += 1
@@ -43,10 +45,10 @@ def test_first_batches_go_to_tasks_of_most_of_the_time() -> None:
 
 def test_ended_tasks_get_nothing() -> None:
     claims = [Claimant(seconds=1.0, batches=0, ended=True), Claimant(batches=0)]
-    assert choose(claims, by_time=False) == 1
+    assert choose(claims, TRIALS) == 1
     claims[1].ended = True
-    assert choose(claims, by_time=False) is None
-    assert choose([], by_time=False) is None
+    assert choose(claims, TRIALS) is None
+    assert choose([], TRIALS) is None
 
 
 @pytest.mark.parametrize(
@@ -60,7 +62,7 @@ def test_ended_tasks_get_nothing() -> None:
     ],
 )
 def test_worth(better: Claimant, worse: Claimant) -> None:
-    assert choose([worse, better], by_time=True) == 1
+    assert choose([worse, better], TIME) == 1
     assert worth(better, True) > worth(worse, True) > 0
 
 
@@ -76,12 +78,20 @@ def test_equal_gains_are_had_in_turn() -> None:
     claims = [Claimant(), Claimant(), Claimant(count=2)]
     had: Counter[int] = Counter()
     for _ in range(40):
-        chosen = choose(claims, by_time=False)
+        chosen = choose(claims, TRIALS)
         assert chosen is not None
         had[chosen] += 1
         claims[chosen].saves *= 0.8
     assert min(had.values()) >= 10
     assert had[2] == max(had.values())
+
+
+def test_time_is_not_spent_on_next_to_nothing() -> None:
+    claims = [Claimant(saves=1e-4), Claimant(seconds=1e-4, saves=1e-3)]
+    assert choose(claims, TIME) is None
+    assert choose(claims, TRIALS) == 0
+    assert choose(claims, Budget(600.0, 10**6)) is not None
+    assert choose([*claims, Claimant(batches=0)], TIME) == 2
 
 
 def test_meter_of_trials() -> None:

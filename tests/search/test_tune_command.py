@@ -6,6 +6,7 @@ import dataclasses
 import io
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +15,10 @@ from rich.console import Console
 from typer.testing import CliRunner, Result
 
 import planish
+import planish.racing
 import planish.tuning
-from planish.autotune.log import TuningLog
+from planish.autotune.log import Race, TuningLog
+from planish.autotune.log.record import present
 from planish.autotune.measure import Measurer, Options
 from planish.autotune.search import Budget
 from planish.bench.peaks import Bandwidth, Level, Peaks
@@ -23,7 +26,6 @@ from planish.cli.app import app
 from planish.cli.tuning import TuningProgress, live_table, parse_budget
 from planish.ir.errors import PlanishError, TuningError
 from planish.targets.hardware import usable_cores
-from planish.tuning import Race
 from tests.autotune_log.logged_model import log_of
 from tests.compiler.small_models import perceptron
 from tests.search.standings import STANDING, TUNING
@@ -42,11 +44,22 @@ def folder_bytes(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
 
 
+def race_of(speed: float) -> Callable[..., tuple[Race, float]]:
+    """In place of a race: one of this outcome."""
+
+    def race(
+        graph: object, plain: Path, best: Path, points: str, threads: int, progress: object
+    ) -> tuple[Race, float]:
+        return Race(points, threads, 1e-6, speed * 1e-6, speed, present()), 0.0
+
+    return race
+
+
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Short trials and turns: what comes of them does not matter here."""
-    monkeypatch.setattr(planish.tuning, "_ROUNDS", 1)
-    monkeypatch.setattr(planish.tuning, "_TURN_SECONDS", 0.01)
+    monkeypatch.setattr(planish.racing, "_ROUNDS", 1)
+    monkeypatch.setattr(planish.racing, "_TURN_SECONDS", 0.01)
     hasty = Options(budget=0.02, patience=0.0)
     monkeypatch.setattr(
         planish.tuning, "Measurer", lambda backend, target, _: Measurer(backend, target, hasty)
@@ -62,8 +75,8 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("quick")
 def test_tune_then_compile_without_a_trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # What is faster is not the question here.
-    race = Race(1e-6, 2e-6, 2.0, 0.0)
-    monkeypatch.setattr(planish.tuning, "_race", lambda *arguments: race)
+    monkeypatch.setattr(planish.tuning, "race_artefacts", race_of(2.0))
+    monkeypatch.setattr(planish.tuning, "confirm", lambda tuning, *others: tuning)
     model = perceptron(tmp_path / "small.onnx")
     log, output, report = tmp_path / "log", tmp_path / "out", tmp_path / "report"
     done = invoke(
@@ -73,8 +86,9 @@ def test_tune_then_compile_without_a_trial(tmp_path: Path, monkeypatch: pytest.M
     assert done.exit_code == 0, done.output
     told = json.loads(done.stdout)
     assert told["tuning"]["trials"] == 6
-    assert told["shipped"] == "tuned"
-    assert told["race"]["speed"] == 2.0
+    if told["race"] is not None:  # else the defaults won
+        assert told["shipped"] == "tuned"
+        assert told["race"]["speed"] == 2.0
     assert len(TuningLog.read([log]).records) == 6
     assert json.loads((report / "report.json").read_text()) == told
     assert "<svg" in (report / "report.html").read_text()
@@ -98,8 +112,8 @@ def test_tune_then_compile_without_a_trial(tmp_path: Path, monkeypatch: pytest.M
 def measured(monkeypatch: pytest.MonkeyPatch) -> None:
     """The measuring is done: what is in the log is all there is."""
     monkeypatch.setattr(planish.tuning, "_measure", lambda *arguments: (TUNING, None))
-    monkeypatch.setattr(planish.tuning, "_ROUNDS", 1)
-    monkeypatch.setattr(planish.tuning, "_TURN_SECONDS", 0.01)
+    monkeypatch.setattr(planish.racing, "_ROUNDS", 1)
+    monkeypatch.setattr(planish.racing, "_TURN_SECONDS", 0.01)
 
 
 @pytest.mark.usefixtures("measured")
@@ -108,8 +122,7 @@ def test_slower_than_untuned_is_never_shipped(
 ) -> None:
     model = perceptron(tmp_path / "small.onnx")
     log = log_of(tmp_path / "log", model)
-    slower = Race(1.1e-6, 1e-6, 0.909, 0.0)
-    monkeypatch.setattr(planish.tuning, "_race", lambda *arguments: slower)
+    monkeypatch.setattr(planish.tuning, "race_artefacts", race_of(0.909))
     report = planish.tuning.tune(model, tmp_path / "out", log=log)
     assert not report.tuned
     assert report.verdict == (
@@ -118,6 +131,15 @@ def test_slower_than_untuned_is_never_shipped(
     )
     planish.compile(model, tmp_path / "untuned", log=False)
     assert folder_bytes(tmp_path / "out") == folder_bytes(tmp_path / "untuned")
+    # The log has fast points, and knows that they are slow together.
+    compiled = planish.compile(model, tmp_path / "again", log=log)
+    assert folder_bytes(tmp_path / "out") == folder_bytes(tmp_path / "again")
+    assert compiled.log is not None
+    assert compiled.log.count("untuned") == 2
+    assert "only 0.909 times as fast as without" in str(compiled.log)
+    once_more = planish.tuning.tune(model, tmp_path / "out", log=log)
+    assert once_more.race is None
+    assert "only 0.909 times as fast as without" in once_more.verdict
 
 
 @pytest.mark.usefixtures("measured")

@@ -11,8 +11,9 @@ from types import SimpleNamespace
 
 import pytest
 
+from planish.autotune.log import Race
 from planish.autotune.search.assess import Quality
-from planish.tuning import Race, TuneReport
+from planish.tuning import TuneReport
 from planish.tuning_page import page, report_json, why, write_report
 from tests.search.standings import OTHER, STANDING, TUNING, UNREACHED
 
@@ -24,10 +25,11 @@ def report() -> TuneReport:
         output=Path("out"),
         target=SimpleNamespace(name="host", cores=2),
         manifest=SimpleNamespace(digest="d"),
+        log=None,
     )
     quality = Quality(5, 200, 0.91, 0.7, 0.62, 0.4)
-    race = Race(1.2e-3, 1.8e-3, 1.5, 0.0)
-    return TuneReport(TUNING, compiled, True, race, quality, Path("log"))  # type: ignore[arg-type]
+    race = Race("ab", 2, 1.2e-3, 1.8e-3, 1.5, "2026-01-31T12:00:00Z")
+    return TuneReport(TUNING, compiled, True, race, 0.0, quality, Path("log"))  # type: ignore[arg-type]
 
 
 class Tags(HTMLParser):
