@@ -7,10 +7,11 @@ import pytest
 from random_graphs import TARGET
 
 from planish.ir.builder import emit
-from planish.ir.graph import Graph, Input, Value, constant
+from planish.ir.graph import Constant, Graph, Input, Value, constant
 from planish.ir.types import tensor
 from planish.passes.fold_batch_norm import fold_batch_norm
 from planish.passes.fold_input_scale import fold_input_scale
+from planish.passes.fold_scale import fold_scale
 from planish.passes.pass_ import Pass
 from planish.passes.trace import recording
 
@@ -63,6 +64,29 @@ FORWARD = {
 @pytest.mark.parametrize("reason", FORWARD)
 def test_what_scales_an_input_stays(reason: str) -> None:
     assert _refusals(fold_input_scale, X, FORWARD[reason]) == {reason}
+
+
+def test_the_constants_of_a_chain_are_rounded_once() -> None:
+    """Weights and bias behind four steps, terms cancelling, are their float64 values rounded."""
+    weights, bias, other, first, second = (
+        RNG.uniform(low, 1.5, shape).astype("float32")
+        for low, shape in ((0.5, (4, 4, 3, 3)), (-1.5, (4, 1, 1)), *[(0.5, (4, 1, 1))] * 3)
+    )
+    sides = {"before": (0, 0), "after": (0, 0)}
+    y = emit("conv", X, constant(weights), strides=(1, 1), dilations=(1, 1), groups=1, **sides)
+    steps = (("add", bias), ("mul", first), ("add", other), ("mul", second))
+    for name, data in (*steps, ("add", -other * second)):
+        y = emit(name, y, constant(data))
+    after = fold_scale(Graph((X,), (y,)), TARGET)
+
+    wide = [data.astype("float64") for data in (weights, bias, first, other, second)]
+    w, b, s, c, d = wide
+    total = ((b * s) + c) * d + (-other * second).astype("float64")
+    assert [node.op for node in after.nodes] == ["conv", "add"]
+    expected = ((w * (s * d).reshape(4, 1, 1, 1)), total)
+    for node, value in zip(after.nodes, expected):
+        (found,) = (v for v in node.inputs if isinstance(v, Constant))
+        np.testing.assert_array_equal(found.data, value.astype("float32"))
 
 
 def _half(x: Value) -> Value:
