@@ -16,7 +16,7 @@
 #define BORDER_BYTE 0xA5
 #define LINE 64
 #define SETTLING 500000     /* ns: a call that takes longer hardly feels what ran before it */
-#define MUSTER 2000000      /* ns in which sleeping threads of the pool are awake and at work */
+#define MUSTER 500000       /* ns in which sleeping threads of the pool are awake and at work */
 #define CALIBRATION_CALLS 3
 #define OVERDRAFT 5         /* times the budget, for the least number of samples */
 #define PAIRS_PER_LOOK 4

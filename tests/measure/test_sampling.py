@@ -76,7 +76,7 @@ def test_hopeless_candidate_is_given_up_early(measurer: Measurer) -> None:
 
 
 def test_uneven_times_are_noisy(measurer: Measurer) -> None:
-    with _with_options(measurer, least_sample=0.0, precision=0.002, budget=0.05):
+    with _with_options(measurer, least_sample=0.0, precision=0.002, budget=0.5):
         result = _measure(measurer, "uneven")
     assert result.status is Status.NOISY
     assert "samples is known to ±" in result.message

@@ -60,7 +60,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Short trials and turns: what comes of them does not matter here."""
     monkeypatch.setattr(planish.racing, "_ROUNDS", 1)
     monkeypatch.setattr(planish.racing, "_TURN_SECONDS", 0.01)
-    hasty = Options(budget=0.02, patience=0.0)
+    hasty = Options(budget=0.02, patience=0.0, precision=9.0)  # never too noisy
     monkeypatch.setattr(
         planish.tuning, "Measurer", lambda backend, target, _: Measurer(backend, target, hasty)
     )
