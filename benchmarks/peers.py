@@ -1,7 +1,8 @@
 """planish against other engines on a folder of models: `python benchmarks/peers.py FOLDER`.
 
-The folder is as for zoo.py. Each model is compiled, untuned, for each number of threads, and the
-engines take turns (A B C A B C …), each in a process that is stopped while another is timed. Speed
+The folder is as for zoo.py. Each model is compiled for each number of threads, untuned or, with
+--budget 10m, tuned (--log has what was measured, and none of it is measured again), and the engines
+take turns (A B C A B C …), each in a process that is stopped while another is timed. Speed
 is the better peer's latency by planish's: above 1, planish is faster than both. The error is of
 planish's outputs against the reference, as a part of their largest magnitude.
 """
@@ -26,6 +27,7 @@ from zoo import (
     print_table_line,
     read_meta,
     read_reference,
+    run_planish,
 )
 
 from planish.bench.contest import OURS, Contest, Course, compete
@@ -42,10 +44,35 @@ def measure(folder: Path, threads: int, options: argparse.Namespace) -> Record:
     with tempfile.TemporaryDirectory(prefix="planish-peers-") as scratch:
         work = Path(scratch)
         artefact = work / folder.name
-        compile_model(model, artefact, inputs, threads)
+        built = build(model, artefact, inputs, threads, options)
         course = Course(threads, options.rounds, options.seconds)
         contest = compete(model, artefact, inputs, options.against, course, work)
-    return {"model": folder.name, "threads": threads, **judge(contest, expected, read_meta(folder))}
+    judged = judge(contest, expected, read_meta(folder))
+    return {"model": folder.name, "threads": threads, **built, **judged}
+
+
+def build(
+    model: Path,
+    artefact: Path,
+    inputs: Mapping[str, np.ndarray],
+    threads: int,
+    options: argparse.Namespace,
+) -> Record:
+    """Compiles a model, or tunes it; what came of the tuning."""
+    if options.budget is None:
+        compile_model(model, artefact, inputs, threads)
+        return {}
+    words = ["tune", str(model), "-o", str(artefact), "--budget", options.budget]
+    words += ["--log", str(options.log)] if options.log else []
+    told = run_planish(words, inputs, threads)
+    tuning, race = told["tuning"], told["race"]
+    return {
+        "shipped": told["shipped"],
+        "trials": tuning["trials"],
+        "tuned_for": tuning["seconds"],
+        "kernels": tuning["default"] / tuning["best"] if tuning["best"] else None,
+        "against_untuned": race["speed"] if race else 1.0,
+    }
 
 
 def judge(contest: Contest, expected: Mapping[str, np.ndarray], meta: Record) -> Record:
@@ -77,7 +104,7 @@ def summarise(records: Sequence[Record], threads: int) -> Record:
     }
 
 
-def headings(peers: Sequence[str]) -> list[str]:
+def headings(peers: Sequence[str], tuned: bool) -> list[str]:
     """The table's first line."""
     return [
         "model",
@@ -87,6 +114,7 @@ def headings(peers: Sequence[str]) -> list[str]:
         "speed",
         "of largest",
         "within",
+        *(("trials", "of untuned") if tuned else ()),
     ]
 
 
@@ -105,7 +133,16 @@ def cells(record: Record, peers: Sequence[str]) -> list[str]:
         speed,
         f"{check['relative']:.2g}",
         verdict,
+        *_cells_of_tuning(record),
     ]
+
+
+def _cells_of_tuning(record: Record) -> list[str]:
+    """Trials, and the tuned artefact's speed against the untuned one in their own race."""
+    if "trials" not in record:
+        return []
+    speed = f"{record['against_untuned']:.3f}"
+    return [str(record["trials"]), speed if record["shipped"] == "tuned" else f"({speed})"]
 
 
 def notes(record: Record) -> list[str]:
@@ -131,7 +168,7 @@ def print_summary(found: Record) -> None:
 def run(options: argparse.Namespace) -> int:
     """Prints the table; 1 if a model failed or is out of tolerance."""
     models = find_models(options.folder, options.models)
-    heads = headings(options.against)
+    heads = headings(options.against, options.budget is not None)
     wide = max(len(path.name) for path in models)
     if not options.json:
         print_table_head(heads, wide)
@@ -177,6 +214,8 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--against", type=names, default=list(PEERS), help=",".join(PEERS))
     parser.add_argument("--rounds", type=int, default=5, help="turns of timing (5)")
     parser.add_argument("--seconds", type=float, default=0.5, help="a turn's length (0.5)")
+    parser.add_argument("--budget", help="tune each model for so long first, as `planish tune`")
+    parser.add_argument("--log", type=Path, help="the tuning log (default: the user's store)")
     parser.add_argument("--json", action="store_true", help="one JSON object a row instead")
     return parser.parse_args()
 

@@ -69,8 +69,23 @@ def compile_model(
 
     `environ` is added to the environment. EngineFailed with the command's message if it fails.
     """
-    command = [sys.executable, "-c", "from planish.cli import main; main()", "compile", str(model)]
-    command += ["-o", str(artefact), "--no-verify", "--json", "--threads", str(threads)]
+    return run_planish(
+        ["compile", str(model), "-o", str(artefact), "--no-verify"], inputs, threads, environ
+    )
+
+
+def run_planish(
+    words: Sequence[str],
+    inputs: Mapping[str, np.ndarray],
+    threads: int,
+    environ: Mapping[str, str] | None = None,
+) -> Record:
+    """Runs a command that compiles, at the shapes of `inputs`: what it tells, and its seconds.
+
+    EngineFailed with the command's message if it fails.
+    """
+    command = [sys.executable, "-c", "from planish.cli import main; main()", *words]
+    command += ["--json", "--threads", str(threads)]
     for name, array in inputs.items():
         command += ["--shape", f"{name}={','.join(map(str, array.shape))}"]
     begin = time.perf_counter()
