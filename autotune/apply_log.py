@@ -14,6 +14,7 @@ from planish.autotune.log.race import Race, points_digest
 from planish.autotune.log.record import Point, spell_point
 from planish.autotune.log.task import task_digest
 from planish.autotune.spaces import Choices, space_of
+from planish.autotune.spaces.sharing import sharing_of
 from planish.ir.errors import ScheduleError
 from planish.ir.graph import Graph, Node, Value, with_inputs
 from planish.ir.schedule import Schedule
@@ -160,12 +161,14 @@ def _why_none(
 
 
 def checked_choices(kernel: Node, target: Target, point: Point) -> Choices:
-    """The point as choices, in the order of the space's; ScheduleError if it is not in the space.
+    """The point as choices, in the order of the space's; ScheduleError if it is not in the space,
+    or shares the work between cores otherwise than the analytic pick.
 
     What the analytic pick chooses is in the space, though it is not among the options.
     """
     space = space_of(kernel)
     options, chosen = space.options(kernel, target), dict(point)
+    pick = space.pick(kernel, target)
     if options.keys() != chosen.keys():
         raise ScheduleError(
             f"{kernel.where()}: space '{space.name}' has the choices "
@@ -173,12 +176,18 @@ def checked_choices(kernel: Node, target: Target, point: Point) -> Choices:
         )
     for name, values in options.items():
         if not _is_among(chosen[name], values):
-            if chosen == space.pick(kernel, target):
+            if chosen == pick:
                 break
             raise ScheduleError(
                 f"{kernel.where()}: '{name}' of space '{space.name}' may be "
                 f"{', '.join(map(str, values))}, and is {chosen[name]}"
             )
+    parts = [sharing_of(choices) for choices in (chosen, pick)]
+    if parts[0] != parts[1]:
+        raise ScheduleError(
+            f"{kernel.where()}: the point shares its work by {parts[0]}, and the default, which "
+            f"knows the kernels around it, by {parts[1]}"
+        )
     return {name: chosen[name] for name in options}
 
 

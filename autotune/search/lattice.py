@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 
 from planish.autotune.spaces import Choices, Space
+from planish.autotune.spaces.sharing import sharing, sharing_of
 from planish.autotune.spaces.space import Points
 from planish.ir.graph import Node
 from planish.ir.target import Target
 
 
 class Lattice:
-    """All legal points of a kernel's space, point i with the ordinals `codes[i]`.
+    """Legal points of a kernel's space, point i with the ordinals `codes[i]`.
 
     `values` has for each choice what its ordinals stand for, in ascending order. The analytic pick
     is a point even where it is not among the options.
@@ -39,8 +40,10 @@ class Lattice:
 
     @staticmethod
     def of(space: Space, kernel: Node, target: Target) -> Lattice:
-        """The lattice of a kernel."""
-        return Lattice(space.points(kernel, target), space.pick(kernel, target))
+        """The lattice of a kernel: the points that share its work as the analytic pick does."""
+        points, pick = space.points(kernel, target), space.pick(kernel, target)
+        alike = sharing(points) == sharing_of(pick)
+        return Lattice({name: values[alike] for name, values in points.items()}, pick)
 
     def choices(self, point: int) -> Choices:
         """The choices of a point, by name."""

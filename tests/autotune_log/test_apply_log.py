@@ -133,6 +133,13 @@ def test_choices_that_the_space_no_longer_has_are_told(model: Path, tmp_path: Pa
     told_to_be_refused(model, log, r"space 'matmul' has the choices .*, and the point has .*colour")
 
 
+def test_points_that_share_otherwise_than_the_default_are_told(model: Path, tmp_path: Path) -> None:
+    picked = [space_of(k).pick(k, HOST)["parallel"] for k in kernels_of(fused(model))]
+    assert picked[0] == picked[1]
+    log = log_of(tmp_path / "log", model, parallel=not picked[0])
+    told_to_be_refused(model, log, "shares its work by .*, and the default, .*, by ")
+
+
 def told_to_be_refused(model: Path, log: Path, reason: str) -> None:
     """No kernel gets a schedule, and the report tells why."""
     graph, report = applied(model, log)
