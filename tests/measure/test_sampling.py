@@ -189,6 +189,20 @@ def test_loaded_machine_is_waited_for_and_told_of(
     assert told == (naps == 4)
 
 
+@pytest.mark.parametrize(
+    ("low", "high", "status"),
+    [(1.15, 1.25, Status.OK), (1.05, 1.35, Status.NOISY), (0.95, 1.05, Status.NOISY)],
+)
+def test_less_is_asked_of_what_is_surely_slower(low: float, high: float, status: Status) -> None:
+    outputs = problem_of(KERNEL).expected[0].tobytes() + bytes(32)
+    own = tuple(1e-3 * (low if i % 2 else high) for i in range(20))
+    report = Report(
+        Ended.DONE, 0, False, "", own, (1e-3,) * 20, 1, False, True, 0.0, (outputs, outputs)
+    )
+    judge = make_judge(C_BACKEND, dataclasses.replace(OPTIONS, precision=0.02, losing=0.08))
+    assert judge(problem_of(KERNEL), "candidate", 1.0, report).result.status is status
+
+
 def test_sizes_agree_with_the_harness(measurer: Measurer) -> None:
     import ctypes
 
