@@ -5,6 +5,9 @@ what the machine reaches from the level of memory that holds the kernel's tensor
 write about as much as they read that is a copy in C (-O3 -march=native) of the same bytes; for
 those that mostly read it is reading, as `planish.bench.peaks` measures it. The two are timed in
 turn, and the best of the rounds counts. The last line is the geometric mean of each kind.
+
+Softmax computes more than it moves: for it the last column says what part of its time exponentials
+would take alone, in L1.
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from tvm import s_tir, te
 
 from planish.autotune.default_schedules import assign_default_schedules
 from planish.autotune.measure.problem import kernel_text
@@ -32,8 +36,11 @@ from planish.ir.target import Target
 from planish.ir.types import tensor
 from planish.passes.fuse import fuse
 from planish.passes.pipeline import run_pipeline
+from planish.targets.codegen import build_object
+from planish.targets.expressions.vector_math import exp_nonpositive
 from planish.targets.hardware import detect_host
 from planish.targets.linking import find_toolchain
+from planish.targets.lowering import LoweredKernel
 from planish.targets.trials.kernel import build_kernel
 
 WINDOW_SECONDS = 0.01
@@ -137,6 +144,29 @@ class Timer:
             place.value = ctypes.cast(getattr(self.library, function), ctypes.c_void_p).value
         return library
 
+    def exponential(self, rounds: int) -> float:
+        """Seconds of one exponential as softmax takes it of whole vectors, in L1."""
+        count, lanes = 2048, self.target.lanes(4)
+        x = te.placeholder((count,), "float32", "x")
+        y = te.compute((count,), lambda i: exp_nonpositive(x(i)), "y")
+        schedule = s_tir.Schedule(te.create_prim_func([x, y]))
+        (loop,) = schedule.get_loops(schedule.get_sblock("y"))
+        schedule.vectorize(schedule.split(loop, [None, lanes])[1])
+        built = {"powers": LoweredKernel(schedule.mod["main"])}
+        (self.folder / "powers.o").write_bytes(build_object(built, self.target))
+        (self.folder / "powers.c").write_text(
+            "int powers(void *, void *);\n"
+            "int planish_trial_kernel(void *const *p) { return powers(p[0], p[1]); }\n"
+        )
+        parts = [str(self.folder / name) for name in ("powers.c", "powers.o")]
+        library = self.folder / "powers.so"
+        command = [*find_toolchain(self.target.triple).command, "-O2", "-shared", "-fPIC"]
+        subprocess.run([*command, *parts, "-o", str(library)], check=True)
+        arrays = [_aligned(4 * count), _aligned(4 * count)]
+        arrays[0].view(np.float32)[:] = -np.abs(_RNG.standard_normal(count))
+        loaded = ctypes.CDLL(str(library))
+        return min(self.kernel(loaded, arrays) for _ in range(rounds)) / count
+
     def kernel(self, library: ctypes.CDLL, arrays: list[np.ndarray]) -> float:
         """Seconds of one call."""
         places = (ctypes.c_void_p * len(arrays))(*(array.ctypes.data for array in arrays))
@@ -202,6 +232,7 @@ def main() -> int:
     os.sched_setaffinity(0, [options.cpu])
     target = dataclasses.replace(detect_host(), cores=1)
     shares: dict[str, list[float]] = {}
+    power = 0.0  # seconds of an exponential, once measured
     with tempfile.TemporaryDirectory(prefix="planish-bandwidth-") as folder:
         timer = Timer(target, Path(folder))
         for case in cases():
@@ -209,9 +240,14 @@ def main() -> int:
                 continue
             ours, best, how = measure(timer, case, options.rounds, options.cpu)
             shares.setdefault(case.kind, []).append(ours / best)
+            bound = ""
+            if "softmax" in f"{case.kind} {case.name}":
+                power = power or timer.exponential(options.rounds)
+                # Eight bytes of an element are moved: its argument and its result.
+                bound = f", its exponentials alone take {power * ours * 1e9 / 8:.0%} of its time"
             print(
                 f"{case.kind:<14} {case.name:<26} {ours:6.1f} GB/s of {best:6.1f} ({how})"
-                f" {ours / best:5.0%}",
+                f" {ours / best:5.0%}{bound}",
                 flush=True,
             )
     means = {kind: math.exp(sum(map(math.log, all_)) / len(all_)) for kind, all_ in shares.items()}

@@ -48,6 +48,12 @@ def square(x: mpmath.mpf) -> mpmath.mpf:
 
 # Intervals begin above 0 where the function is 0/0 there.
 FITS = {
+    "exp_nonpositive": Fit(
+        lambda r: mpmath.expm1(r) / r if r else mpmath.mpf(1),
+        (-math.log(2) / 2 - 1e-4, math.log(2) / 2 + 1e-4),
+        5,
+        lambda r: abs(r) * mpmath.exp(-r),
+    ),
     "sin": Fit(
         lambda r: (mpmath.sin(r) - r) / r**3,
         (1e-3, math.pi / 4 + 1e-3),
