@@ -68,11 +68,14 @@ def _stored(
 
 
 def _hoisted(expr: Expr, bound: Bound) -> Expr:
-    """`expr` without its bindings, which are appended to `bound`, inner ones first."""
+    """`expr` without its bindings, which are appended to `bound`, inner ones first.
+
+    Those around it are outside of any guard in it; inside, none moves if there is a guard.
+    """
+    while isinstance(expr, tirx.Let):
+        bound.append((expr.var, _hoisted(expr.value, bound)))
+        expr = expr.body
     if _is_guarded(expr):
-        while isinstance(expr, tirx.Let):
-            bound.append((expr.var, _hoisted(expr.value, bound)))
-            expr = expr.body
         return expr
 
     def strip(node: Expr) -> Expr:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from planish.autotune.analytic import Numbers, Work, again_from_l2, reads
+from planish.autotune.spaces.register_tiles import keeps_broadcasts, written_out_registers
 from planish.autotune.spaces.space import (
     Choices,
     Points,
@@ -27,6 +28,17 @@ from planish.ir.target import Target
 
 def _is_dense(kernel: Node) -> bool:
     return required_anchor(kernel).op == "blocked_conv"
+
+
+def _is_first(anchor: Node) -> bool:
+    """True if it reads single channels: neighbouring columns then share them."""
+    return anchor.inputs[0].type.static_shape[-1] == 1
+
+
+def _repeats_blocks(anchor: Node) -> bool:
+    """True if the loop over a block of channels lies in others, and is no part of the epilogue."""
+    _, blocks, kh, kw, _, _ = anchor.inputs[1].type.static_shape
+    return not _is_first(anchor) and blocks * kh * kw > 1
 
 
 def _may_flatten(kernel: Node) -> bool:
@@ -167,24 +179,43 @@ def _dense_step(
         "multiplies": tile,
         "sums": tile,
         "loads": channels + columns,
-        "registers": tile + operand_registers(target, columns, channels),
+        "registers": _registers(anchor, channels, columns, target),
         "steps": anchor.inputs[1].type.elements // anchor.output.type.static_shape[1] // lanes,
     }
+
+
+def _registers(
+    anchor: Node, channels: np.ndarray, columns: np.ndarray, target: Target
+) -> np.ndarray:
+    if not _repeats_blocks(anchor):
+        operands = operand_registers(target, columns, channels)
+        return np.asarray(channels * columns + operands)
+    block = anchor.inputs[1].type.static_shape[4]
+    return written_out_registers(target, columns, channels, block)
 
 
 def _taps(anchor: Node, columns: np.ndarray, target: Target) -> dict[str, Numbers]:
     """One row of a depthwise kernel: neighbouring pixels share what they read."""
     rows, taps = anchor.inputs[1].type.static_shape[1:3]
-    step = anchor.attrs["strides"][1]
-    # LLVM unrolls small kernels where there are registers for their weights.
-    weights = rows * taps if rows * taps <= 9 and target.vector_registers >= 32 else taps - 2
+    step = min(anchor.attrs["strides"][1], taps)
     return {
         "multiplies": columns * taps,
         "sums": columns,
-        "loads": columns * min(step, taps) + 2 * taps,
-        "registers": columns + weights + taps + 2,
+        "loads": columns * step + 2 * taps,
+        "registers": columns + _beside_sums(rows, taps, step, target),
         "steps": rows,
     }
+
+
+def _beside_sums(rows: int, taps: int, step: int, target: Target) -> int:
+    """Registers of weights and pixels for a row of a depthwise kernel.
+
+    LLVM unrolls small kernels where there are registers for their weights. With 16 registers it
+    reads weights from memory, and pixels as far ahead as their columns lie apart.
+    """
+    if target.vector_registers < 32:
+        return 3 * step + 3
+    return (rows * taps if rows * taps <= 9 else taps - 2) + taps + 2
 
 
 def _reduction_order(kernel: Node) -> list[str]:
@@ -192,13 +223,13 @@ def _reduction_order(kernel: Node) -> list[str]:
     between unrolled `kw` would keep more values alive than there are registers."""
     if not _is_dense(kernel):
         return ["kh", "kw"]
-    if required_anchor(kernel).inputs[0].type.static_shape[-1] == 1:
+    if _is_first(required_anchor(kernel)):
         return ["kh", "kw", "ic", "ici"]
     return ["ic", "kh", "kw", "ici"]
 
 
 def directives(kernel: Node, target: Target, choices: Choices) -> Steps:
-    """n, oc.o, oh, ow (parallel) | ic, kh, kw, ici | oc.i, ow.i unrolled | oci vector."""
+    """n, oc.o, oh, ow (parallel) | ic, kh, kw, ici | ow.i, oc.i unrolled | oci vector."""
     flatten, dense = choices["flatten"], _is_dense(kernel)
     pixels = ("ow",) if flatten else ("oh", "ow")
     shared: tuple[str, ...] = ()
@@ -211,7 +242,9 @@ def directives(kernel: Node, target: Target, choices: Choices) -> Steps:
     lead = lead if shared else ("n", *lead)
     reduced = _reduction_order(kernel)
     outer, inner = (reduced, []) if dense else (reduced[:1], reduced[1:])
-    tile = ["ow.i", "oc.i", *inner, "oci"]
+    blocks = dense and _repeats_blocks(required_anchor(kernel))
+    by_vectors = blocks and bool(keeps_broadcasts(target, choices["ow"], choices["oc"]))
+    tile = [*_tile("oc.i", by_vectors), *inner, "oci"]
     partial = _is_partial(kernel)
     steps += [
         ("reorder", "acc", (*shared, *lead, *(["part"] if partial else outer), *tile)),
@@ -228,7 +261,7 @@ def directives(kernel: Node, target: Target, choices: Choices) -> Steps:
         steps += [
             ("compute_at", "part", "acc", "part"),
             ("set_scope", "part", "local"),
-            ("reorder", "part", (*reduced, "ow.i", "oc", "oci")),
+            ("reorder", "part", (*reduced, *_tile("oc", by_vectors), "oci")),
             *_unrolled("part", "oc"),
             ("decompose_reduction", "part", reduced[0]),
             *_unrolled("part.init", "oc"),
@@ -238,6 +271,11 @@ def directives(kernel: Node, target: Target, choices: Choices) -> Steps:
         steps.append(("unroll", "acc", "kw"))  # neighbouring columns share their loads
     steps.append(("decompose_reduction", "acc", "part" if partial else reduced[0]))
     return [*steps, *_unrolled("acc.init", "oc.i")]
+
+
+def _tile(channels: str, by_vectors: bool) -> tuple[str, str]:
+    """The loops of a register tile: over vectors of channels, where all pixels are kept, or not."""
+    return (channels, "ow.i") if by_vectors else ("ow.i", channels)
 
 
 def _unrolled(stage: str, channels: str, written_out: bool = True) -> Steps:
@@ -252,7 +290,7 @@ SPACE = Space(
     options,
     None,
     directives,
-    version=2,
+    version=3,
     legal=_legal,
     work=_work,
 )

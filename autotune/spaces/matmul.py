@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from planish.autotune.analytic import Work, again_from_l2, reads
+from planish.autotune.spaces.register_tiles import keeps_broadcasts, product_registers
 from planish.autotune.spaces.space import (
     Choices,
     Points,
@@ -17,7 +18,6 @@ from planish.autotune.spaces.space import (
     epilogues,
     finish_cost,
     moving,
-    operand_registers,
     partial_sum,
     required_anchor,
     tile_candidates,
@@ -88,7 +88,7 @@ def _work(kernel: Node, target: Target, points: Points) -> Work:
         multiplies=sums,
         sums=sums,
         loads=points["m"] + vectors,
-        registers=sums + operand_registers(target, points["m"], vectors),
+        registers=product_registers(target, points["m"], vectors),
         steps=depth,
         tiles=tiles,
         finish=finish_cost(kernel, sums, points["epilogue"]),
@@ -107,10 +107,12 @@ def directives(kernel: Node, target: Target, choices: Choices) -> Steps:
     lead = (*batch, *tiles)
     partial = choices["chunk"] != required_anchor(kernel).inputs[0].type.static_shape[-1]
     reduced = "part" if partial else "k"
+    by_vectors = bool(keeps_broadcasts(target, choices["m"], choices["n"] // choices["vector"]))
+    tile = ("n.u", "m.i", "n.v") if by_vectors else ("m.i", "n.u", "n.v")
     steps: Steps = [
         ("split", "acc", "n", choices["n"], "n.o", "n.i"),
         ("split", "acc", "n.i", choices["vector"], "n.u", "n.v"),
-        ("reorder", "acc", (*lead, reduced, "m.i", "n.u", "n.v")),
+        ("reorder", "acc", (*lead, reduced, *tile)),
         ("fuse", "acc", lead, "task"),
         ("reverse_compute_at", "out", "acc", "task"),
         ("set_scope", "acc", "local"),
@@ -124,7 +126,7 @@ def directives(kernel: Node, target: Target, choices: Choices) -> Steps:
             ("compute_at", "part", "acc", "part"),
             ("set_scope", "part", "local"),
             ("split", "part", "n", choices["vector"], "n.u", "n.v"),
-            ("reorder", "part", ("k", "m.i", "n.u", "n.v")),
+            ("reorder", "part", ("k", *tile)),
             *_unrolled("part", choices),
             ("decompose_reduction", "part", "k"),
             *_unrolled("part.init", choices),
@@ -145,7 +147,7 @@ SPACE = Space(
     options,
     None,
     directives,
-    version=2,
+    version=3,
     legal=_legal,
     work=_work,
 )

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from planish.autotune.analytic import L2_BYTES, Numbers, Work, again_from_l2, reads
+from planish.autotune.spaces.register_tiles import keeps_broadcasts, written_out_registers
 from planish.autotune.spaces.space import (
     Choices,
     Points,
@@ -79,14 +80,13 @@ def _work(kernel: Node, target: Target, points: Points) -> Work:
     back = size * channels * (OUTPUT_ADDITIONS + STEP * STEP * finishing(kernel))
     sums = size * channels * _POSITIONS * lanes * x.dtype.itemsize
     back = back + again_from_l2(target, sums, 2) / L2_BYTES
-    held = np.where((channels > 1) | (target.vector_bytes < 64), 1, 0)
     l2, l3 = _reads(anchor, target, points, count, groups)
     moved = moving(kernel, target)
     return Work(
         multiplies=size * channels,
         sums=size * channels,
         loads=size + channels,
-        registers=size * channels + channels + held,
+        registers=written_out_registers(target, size, channels, u.static_shape[4]),
         steps=_POSITIONS * depth * u.static_shape[4],
         tiles=tiles,
         finish=there + back,
@@ -150,7 +150,8 @@ def directives(kernel: Node, target: Target, choices: Choices) -> Steps:
     ]
     if choices["parallel"]:
         steps.append(("parallel", "out", "task"))
-    return [*steps, *_transforms(), *_products()]
+    by_vectors = bool(keeps_broadcasts(target, choices["p"], choices["oc"]))
+    return [*steps, *_transforms(), *_products(("oc", "p") if by_vectors else ("p", "oc"))]
 
 
 def _transforms() -> Steps:
@@ -164,10 +165,9 @@ def _transforms() -> Steps:
     ]
 
 
-def _products() -> Steps:
+def _products(tile: tuple[str, str]) -> Steps:
     """The inner loop is that of a direct convolution, over one stream of patches."""
-    inner = ("p", "oc", "oci")
-    steps: Steps = [("reorder", "acc", ("n", "t", "i", "j", "ic", "ici", *inner))]
+    steps: Steps = [("reorder", "acc", ("n", "t", "i", "j", "ic", "ici", *tile, "oci"))]
     steps += _in_registers("acc")
     steps.append(("decompose_reduction", "acc", "ic"))
     return steps + _in_registers("acc.init")
@@ -177,4 +177,13 @@ def _in_registers(stage: str) -> Steps:
     return [("vectorize", stage, "oci"), ("unroll", stage, "p"), ("unroll", stage, "oc")]
 
 
-SPACE = Space("winograd", ("winograd_conv",), options, None, directives, legal=_legal, work=_work)
+SPACE = Space(
+    "winograd",
+    ("winograd_conv",),
+    options,
+    None,
+    directives,
+    version=2,
+    legal=_legal,
+    work=_work,
+)

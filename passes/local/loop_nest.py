@@ -153,8 +153,10 @@ def _reorder(nest: LoopNest, name: str, axes: tuple[str, ...]) -> LoopNest:
         _require_alone(nest, name, axis)
     if axes and loops[places[-1]].name != stage.axes[places[-1]]:
         _require_alone(nest, name, stage.axes[places[-1]])
-    for loop in loops[:-1]:
-        _require(loop.kind != "vectorized", f"the vector loop '{loop.name}' must stay innermost")
+    wide = [i for i, loop in enumerate(loops) if loop.extent > 1]
+    for i, loop in enumerate(loops):
+        outside = loop.kind == "vectorized" and i < max(wide, default=0)
+        _require(not outside, f"the vector loop '{loop.name}' must stay innermost")
     return nest._with(after)
 
 

@@ -38,6 +38,13 @@ class Instruction:
         return self.mnemonic in ("call", "callq", "bl", "blr")
 
     @property
+    def is_copy(self) -> bool:
+        """True if it copies a vector to another register, which takes no unit of the core."""
+        if self.mnemonic in ("vmovaps", "vmovups"):
+            return all(operand.startswith("%") for operand in self.operands)
+        return self.mnemonic == "mov" and self.operands[0].startswith("v")
+
+    @property
     def is_vector_fma(self) -> bool:
         """True for a fused multiply-add of vectors."""
         found = _X86_FMA.match(self.mnemonic)
@@ -123,6 +130,11 @@ class Loop:
     def spills(self) -> list[Instruction]:
         """Moves of vectors from and to places of the stack that do not change with the loop."""
         return [i for i in self.instructions if i.is_spill]
+
+    @property
+    def copies(self) -> list[Instruction]:
+        """Copies of vectors between registers."""
+        return [i for i in self.instructions if i.is_copy]
 
     @property
     def calls(self) -> list[Instruction]:

@@ -1,8 +1,8 @@
 """Random kernels at random points of their spaces: refused with a reason, or right.
 
 `PLANISH_RANDOM_KERNELS` is how many the slow test takes of each space, `PLANISH_RANDOM_SEED` the
-number of the first. A failure prints the graph, which a golden file can begin with, and the point
-of each kernel.
+number of the first, `PLANISH_RANDOM_POINTS` at how many points it takes each. A failure prints the
+graph, which a golden file can begin with, and the point of each kernel.
 """
 
 from __future__ import annotations
@@ -33,9 +33,10 @@ from tests.targets.compiled import HOST, random_inputs, run_compiled
 #: Graphs of each space in the unmarked test, and in the slow one.
 _QUICK, _MANY = 5, int(os.environ.get("PLANISH_RANDOM_KERNELS", "500"))
 _FIRST = int(os.environ.get("PLANISH_RANDOM_SEED", "0"))
+_POINTS = int(os.environ.get("PLANISH_RANDOM_POINTS", "2"))
 #: Graphs in one artefact.
 _BATCH = 50
-#: Points that are tried until one is legal.
+#: Points that are tried until one is not refused.
 _TRIED = 60
 #: Copies of a body: LLVM takes minutes for thousands of them, each with a long epilogue.
 _MOST_UNROLLED = 256
@@ -81,12 +82,10 @@ def _error(function: Callable[[Node], object], kernel: Node) -> str:
 
 def _scheduled(kernel: Node, rng: random.Random) -> Node:
     """The kernel at the first legal one of random points of its space."""
-    space = space_of(kernel)
-    options, refused = space.options(kernel, HOST), list[str]()
-    for _ in range(_TRIED):
-        point = {name: rng.choice(values) for name, values in options.items()}
-        if not space.is_legal(kernel, HOST, point):
-            continue
+    points, refused = space_of(kernel).points(kernel, HOST), list[str]()
+    count = len(next(iter(points.values()), [None]))
+    for number in rng.sample(range(count), min(count, _TRIED)):
+        point = {name: values[number].item() for name, values in points.items()}
         try:
             candidate = with_schedule(kernel, schedule_at(kernel, HOST, point))
         except ScheduleError as error:
@@ -108,9 +107,9 @@ def _unrolled(kernel: Node) -> int:
     return max(math.prod(extents) for extents in kinds)
 
 
-def case(space: str, seed: int) -> Case:
+def case(space: str, seed: int, point: int = 0) -> Case:
     """The random graph of that seed, each of its kernels at a random legal point."""
-    graph, rng = random_graph(space, seed), random.Random(seed)
+    graph, rng = random_graph(space, seed), random.Random(f"{seed} {point}")
 
     def rewrite(node: Node, inputs: tuple[Value, ...]) -> Sequence[Value] | None:
         if node.op != "kernel":
@@ -121,12 +120,12 @@ def case(space: str, seed: int) -> Case:
     return Case(graph.output_names[0], graph, kernels)
 
 
-def _wrong(drawn: Iterable[tuple[str, int]], folder: Path) -> list[str]:
+def _wrong(drawn: Iterable[tuple[str, int]], folder: Path, point: int = 0) -> list[str]:
     """The (space, seed) whose kernels cannot be drawn, compiled, or are wrong, as text."""
     cases, wrong = list[Case](), list[str]()
     for space, seed in drawn:
         try:
-            cases.append(case(space, seed))
+            cases.append(case(space, seed, point))
         except Exception as error:
             wrong.append(f"# {space}{seed}\n{spelled(random_graph(space, seed))}{error}")
     # Left behind if the artefact brings the process down.
@@ -182,8 +181,9 @@ def test_random_kernels(tmp_path: Path) -> None:
 def test_many_random_kernels(space: str, tmp_path: Path) -> None:
     wrong: list[str] = []
     seeds = range(_FIRST, _FIRST + _MANY)
-    for begin in range(0, _MANY, _BATCH):
-        folder = tmp_path / str(begin)
+    for begin, point in itertools.product(range(0, _MANY, _BATCH), range(_POINTS)):
+        folder = tmp_path / f"{begin}_{point}"
         folder.mkdir()
-        wrong += _wrong(((space, seed) for seed in seeds[begin : begin + _BATCH]), folder)
-    assert not wrong, f"{len(wrong)} of {_MANY} wrong\n" + "\n\n".join(wrong)
+        drawn = ((space, seed) for seed in seeds[begin : begin + _BATCH])
+        wrong += _wrong(drawn, folder, point)
+    assert not wrong, f"{len(wrong)} wrong of {_MANY} at {_POINTS}\n" + "\n\n".join(wrong)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from planish.autotune.spaces import space_of
 from planish.ir.builder import emit
 from planish.ir.graph import Value
 from planish.passes.fuse import fuse
-from tests.targets.compiled import HOST, Cases
+from planish.passes.local import with_schedule
+from tests.targets.anchor_kernels import joined
+from tests.targets.compiled import HOST, Cases, check_against_reference
 
 _WINDOW = {"before": (0, 0, 1, 1), "after": (0, 0, 1, 1), "dilations": (1, 1, 1, 1)}
 
@@ -47,3 +50,14 @@ def test_several_kernels_compute_one_value(tmp_path: Path) -> None:
     kernels = [node.attrs["name"] for node in fuse(cases.graph(), HOST).nodes]
     assert kernels == ["sub_reduce_max", "sub_transpose"]
     cases.check(tmp_path)
+
+
+def test_a_guarded_value_is_read_by_many_steps_in_vectors(tmp_path: Path) -> None:
+    cases = Cases()
+    packed = emit("pack", cases.input(2, 7, 5), axis=1, block=4)  # one channel is padding
+    cases.add("erf", emit("mul", emit("erf", emit("abs", packed)), cases.input(2, 2, 5, 4)))
+    (kernel,) = fuse(cases.graph(), HOST).nodes
+    space = space_of(kernel)
+    point = space.pick(kernel, HOST) | {"vector": 4, "overlap": False, "tile": 0}
+    graph = joined({"erf": with_schedule(kernel, space.schedule(kernel, HOST, point))})
+    check_against_reference(graph, cases.random_inputs(), tmp_path)

@@ -109,6 +109,17 @@ def test_tile_and_inline() -> None:
     assert loop_nest(inlined).stages["out"].reads.keys() == {"max", "sum"}
 
 
+def test_loops_of_one_step_may_lie_inside_a_vector() -> None:
+    x = Input(tensor("float32", (3, 6, 16, 1)), "x")
+    (kernel,) = fuse(Graph((x,), (emit("relu", x),)), TARGET).nodes
+    kernel = local.with_schedule(kernel, Schedule.of("test", ()))
+    kernel = local.vectorize(kernel, "out", "d2")
+    kernel = local.reorder(kernel, "out", ["d1", "d0"])
+    assert _shown(kernel) == ["out: d1:6 d0:3 |d2|:16 d3:1"]
+    with pytest.raises(ScheduleError, match="the vector loop 'd2' must stay innermost"):
+        local.reorder(kernel, "out", ["d2", "d0"])
+
+
 def test_a_refusal_as_a_value() -> None:
     refused = local.scheduled(MATMUL, lambda k: local.vectorize(k, "acc", "k"))
     assert isinstance(refused, Refusal)
