@@ -12,7 +12,7 @@ from planish.ir.schedule import Schedule
 from planish.targets.expressions.elementwise import const
 from planish.targets.expressions.movement import reshaped
 from planish.targets.expressions.reduction import reduce_rows
-from planish.targets.expressions.vector_math import exp, log
+from planish.targets.expressions.vector_math import exp, exp_nonpositive, log
 from planish.targets.expressions.view import Expr, Indices, Stages, Tiling, View, with_names
 
 
@@ -39,7 +39,13 @@ def softmax(node: Node, inputs: Sequence[View], stages: Stages, schedule: Schedu
 
     if node.op == "log_softmax":
         total = reduce_rows(
-            stages, "sum", "sum", outer, length, lanes, lambda row, k: exp(shifted(row, k))
+            stages,
+            "sum",
+            "sum",
+            outer,
+            length,
+            lanes,
+            lambda row, k: exp_nonpositive(shifted(row, k)),
         )
         return View(
             x.shape, x.dtype, lambda idx: shifted(*split(idx)) - log(total.read(split(idx)[0]))
@@ -50,7 +56,9 @@ def softmax(node: Node, inputs: Sequence[View], stages: Stages, schedule: Schedu
         # In the order of x, so that vectors of columns lie side by side.
         spatial = [f"d{i}" for i in range(len(outer))]
         axes = (*spatial[:axis], "k", *spatial[axis:])
-        powers = stages.compute("exp", x.shape, lambda idx: exp(shifted(*split(idx))), axes)
+        powers = stages.compute(
+            "exp", x.shape, lambda idx: exp_nonpositive(shifted(*split(idx))), axes
+        )
         total = reduce_rows(
             stages, "sum", "sum", outer, length, lanes, lambda row, k: powers.read(join(row, k))
         )
@@ -80,6 +88,7 @@ def _powers_in_tiles(
 
     def power(idx: Indices) -> Expr:
         *row, k = row_tiles.whole(idx)
+        # With the short polynomial LLVM unrolls the whole row, and shuffles its stack slots.
         return exp(shifted(tuple(row), k))
 
     spatial = [f"d{i}" for i in range(len(outer))]

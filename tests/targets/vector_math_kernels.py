@@ -67,6 +67,12 @@ IN_FLOAT64 = (
 )
 
 
+def nonpositive_bound(x: np.ndarray, target: Target) -> np.ndarray:
+    """ULP that exp_nonpositive(x) may be off."""
+    fused = target.arch == "aarch64" or "fma" in target.features
+    return 2.0 + np.abs(x) / 16 if fused else 3.0 + np.abs(x)
+
+
 def _of_each(function: Callable[[float], float]) -> Callable[[np.ndarray], np.ndarray]:
     """numpy has no erf."""
     return lambda x: np.frompyfunc(function, 1, 1)(x).astype(np.float64)
@@ -128,9 +134,10 @@ def mapped(element: Callable, dtype: str = "float32", operands: int = 1, unrolle
 
 
 def functions(dtype: str = "float32") -> dict[str, tirx.PrimFunc]:
-    """A kernel for each function of one argument, and for power."""
+    """A kernel for each function."""
     made = {name: mapped(getattr(vector_math, name), dtype) for name in EXACT}
-    return made | {"power": mapped(vector_math.power, dtype, operands=2)}
+    others = {"exp_nonpositive": mapped(vector_math.exp_nonpositive, dtype)}
+    return made | others | {"power": mapped(vector_math.power, dtype, operands=2)}
 
 
 def compile_object(made: Mapping[str, tirx.PrimFunc], target: Target, folder: Path) -> Path:

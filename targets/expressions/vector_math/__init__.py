@@ -21,6 +21,7 @@ from planish.targets.expressions.vector_math.error import erf, gelu, gelu_tanh
 from planish.targets.expressions.vector_math.exponential import (
     cosh,
     exp,
+    exp_nonpositive,
     expm1,
     mish,
     sigmoid,
@@ -50,6 +51,7 @@ __all__ = [
     "cosh",
     "erf",
     "exp",
+    "exp_nonpositive",
     "expm1",
     "gelu",
     "gelu_tanh",

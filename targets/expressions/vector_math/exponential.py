@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from tvm import tirx
 
-from planish.targets.expressions.vector_math.arithmetic import Steps, in_formats
-from planish.targets.expressions.view import Expr
+from planish.targets.expressions.vector_math.arithmetic import Steps, in_formats, in_single
+from planish.targets.expressions.view import Expr, dtype_of
 
 #: (e^r - 1 - r) / r^2 for |r| <= ln(2)/2, weighted for e^r - 1.
 _EXPM1 = {
@@ -35,6 +35,11 @@ LN2 = {
 }
 #: Arguments below the first give 0 as below, those above the other infinity, also times |x|.
 _LIMITS = {"float32": (-110.0, 89.0), "float64": (-755.0, 710.0)}
+#: (e^r - 1) / r for |r| <= ln(2)/2, weighted for e^r.
+_EXP_SHORT = (0.9999997, 0.49999148, 0.16667654, 0.04189815, 0.008289204)
+_LN2_SINGLE = 0.69314718056
+#: An x whose 2^n, n being -127, has the bits of 0.
+_FLUSHED = -88.0
 #: Twice this x, e^x is so large that adding or subtracting 2 is lost.
 _SATURATED = 20.0
 
@@ -42,6 +47,24 @@ _SATURATED = 20.0
 def exp(x: Expr) -> Expr:
     """e^x; within 1.1 ULP, subnormal results included."""
     return in_formats(x, lambda s, v: scaled_exp(s, _limited(s, v)).value())
+
+
+def exp_nonpositive(x: Expr) -> Expr:
+    """e^x for x <= 0; within 2 + |x| / 16 ULP with fused multiply-add, else 3 + |x| ULP.
+
+    For differences from a maximum, which their own rounding makes uncertain by |x| ULP of e^x.
+    It is 1 at 0, and 0 where e^x is below 2^-126.5. float64: as `exp`.
+    """
+    if dtype_of(x) == "float64":
+        return exp(x)
+
+    def build(s: Steps, v: Expr) -> Expr:
+        limited = s.let("limited", s.at_least(v, _FLUSHED))
+        bits, n = _multiple(s, limited, s.format.bias)
+        r = s.let("r", limited - n * s.real(_LN2_SINGLE))
+        return s.polynomial(r, (1.0, *_EXP_SHORT)) * s.power_of_two(bits)
+
+    return in_single(x, build)
 
 
 def expm1(x: Expr) -> Expr:
