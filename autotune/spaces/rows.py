@@ -66,7 +66,7 @@ def has_rows(kernel: Node) -> bool:
 
 def options(kernel: Node, target: Target) -> Mapping[str, tuple[Any, ...]]:
     """Choices: `lanes` (partial results), `vector` (lanes of the output), `overlap` (a last vector
-    is moved back), `parallel`."""
+    is moved back), `together` (rows at once), `parallel`."""
     anchor = required_anchor(kernel)
     lanes = target.lanes(anchor.inputs[0].type.dtype.itemsize)
     widths = tuple(v for v in (4, 8, 16, 32) if v <= lanes)
@@ -79,8 +79,23 @@ def options(kernel: Node, target: Target) -> Mapping[str, tuple[Any, ...]]:
         "lanes": (1, *partial),
         "vector": (1,) if _leaves_one(kernel) else (1, *vectors),
         "overlap": (False, True) if overlap else (False,),
+        "together": _together(kernel),
         "parallel": (False, True),
     }
+
+
+def _together(kernel: Node) -> tuple[int, ...]:
+    """How many neighbouring rows may be taken at once, which hides latencies and shares weights.
+
+    What follows the anchor must keep its rows. Four rows that are written at once, and already two
+    of an RMS norm, whose passes are few, were slower: they are slower where it was measured.
+    """
+    most = {"layer_norm": 2, "arg_max": 4, "arg_min": 4}.get(required_anchor(kernel).op, 1)
+    outer, _, contiguous = _rows(kernel)
+    result = inner_root(kernel.regions[0]).type.static_shape
+    if not contiguous or not outer or result[: len(outer)] != outer:
+        return (1,)
+    return tuple(n for n in (1, 2, 4) if n <= most and outer[-1] % n == 0)
 
 
 def _may_overlap(kernel: Node) -> bool:
@@ -111,12 +126,18 @@ def _extent(kernel: Node) -> int:
 
 
 def _legal(kernel: Node, target: Target, points: Points) -> np.ndarray:
-    """Vectors of the result fit it."""
-    return vectors_fit(np.asarray(_extent(kernel)), points)
+    """Vectors of the result fit it; partial results of rows taken together are in registers."""
+    anchor, (_, length, _) = required_anchor(kernel), _rows(kernel)
+    fit = vectors_fit(np.asarray(_extent(kernel)), points)
+    lanes, together = points["lanes"], points["together"]
+    each = np.ceil(lanes / target.lanes(anchor.inputs[0].type.dtype.itemsize))
+    held = together * each * (2 if anchor.op in _ARGS else 1)
+    few = held * 4 <= target.vector_registers * 3
+    return np.asarray(fit & ((together == 1) | (few & (lanes > 1) & (lanes <= length))))
 
 
 def _work(kernel: Node, target: Target, points: Points) -> Work:
-    """A step is a pass over a vector of partial results, or of columns; a tile is a row."""
+    """A step is a pass over vectors of partial results, or columns; a tile is `together` rows."""
     anchor = required_anchor(kernel)
     outer, length, contiguous = _rows(kernel)
     itemsize = anchor.inputs[0].type.dtype.itemsize
@@ -129,14 +150,17 @@ def _work(kernel: Node, target: Target, points: Points) -> Work:
     folds = folds + np.where((lanes > 1) & (length % lanes > 0), 8 + 6 * count, 0)
     lengthy = LENGTHY["exp"] if anchor.op in ("softmax", "log_softmax") else 0
     results = 0 if _leaves_one(kernel) else length
-    rows = math.prod(outer) // np.where(contiguous, 1, vector)
-    last = -(-results // np.where(contiguous, vector, 1)) * (instructions_of(kernel) + lengthy + 2)
+    together = points["together"]
+    rows = math.prod(outer) // np.where(contiguous, together, vector)
+    shared = len(anchor.inputs) - 1  # loaded once for all rows
+    each = together * (instructions_of(kernel) + lengthy + 2) + shared
+    last = -(-results // np.where(contiguous, vector, 1)) * each
     l2, l3 = moved(kernel, target)
     instructions, latency = _STEPS.get(anchor.op, (1, FMA_LATENCY))
     return Work(
-        multiplies=instructions * count,
-        sums=instructions * count * FMA_LATENCY / latency,
-        loads=count,
+        multiplies=together * instructions * count,
+        sums=together * instructions * count * FMA_LATENCY / latency,
+        loads=together * count,
         registers=0.0,
         steps=steps,
         tiles=np.maximum(rows, 1),
@@ -172,12 +196,16 @@ def _stages(kernel: Node, lanes: int, length: int, padded: int = 0) -> list[str]
     if op == "log_softmax":
         return [*reduction("sum"), *reduction("max")]
     if op in _ARGS:
-        return [*reduction("acc"), *reduction("best")]
+        # The candidates of the lanes stand in the stages of `best` already.
+        return [s for s in (*reduction("acc"), *reduction("best")) if s != "acc_rest"]
     return reduction("acc")
 
 
 def directives(kernel: Node, target: Target, choices: Choices) -> Steps:
-    """row (parallel) | each stage in turn, partial results in vectors | out in vectors."""
+    """row (parallel) | each stage in turn, partial results in vectors | out in vectors.
+
+    Loops over rows taken together are unrolled inside all others but those of vectors.
+    """
     outer, length, contiguous = _rows(kernel)
     if not contiguous:
         return _columns(kernel, choices)
@@ -194,20 +222,31 @@ def directives(kernel: Node, target: Target, choices: Choices) -> Steps:
     vector, last = choices["vector"], _vector_axis(kernel)
     padded = -(-length // vector) * vector if choices["overlap"] and anchor.op == "softmax" else 0
     stages = _stages(kernel, choices["lanes"], length, padded)
-    steps = _under_rows(lead, stages, choices["parallel"])
+    together, near = choices["together"], f"d{len(outer) - 1}"
+    steps: Steps = []
+    if together > 1:
+        steps.append(("split", "out", near, together, f"{near}.o", f"{near}.r"))
+        lead = [*(f"d{i}" for i in range(len(outer) - 1)), f"{near}.o"]
+    steps += _under_rows(lead, stages, choices["parallel"])
     for stage in stages:
-        if stage.endswith("_part"):
+        if together > 1:
+            steps.append(("unroll", stage, near))
+        if stage.endswith("_part") and (anchor.op not in _ARGS or stage == "best_part"):
             steps += [
-                ("reorder", stage, ("ko", "lane")),
+                ("reorder", stage, ("ko", *([near] if together > 1 else []), "lane")),
                 ("vectorize", stage, "lane"),
                 ("decompose_reduction", stage, "ko"),
                 ("vectorize", f"{stage}.init", "lane"),
             ]
-        elif stage.endswith("_rest") or stage.rpartition("_")[2].isdigit():
+            steps += [("unroll", f"{stage}.init", near)] if together > 1 else []
+        elif stage.endswith(("_part", "_rest")) or stage.rpartition("_")[2].isdigit():
             steps.append(("vectorize", stage, "lane"))
     if vector == 1:
         return steps
-    in_vectors(steps, last, choices)
+    along = in_vectors(steps, last, choices)
+    if together > 1:
+        lane = f"d{last + 1}" if choices["overlap"] else f"d{last}.v"
+        steps += [("reorder", "out", (along, f"{near}.r", lane)), ("unroll", "out", f"{near}.r")]
     if anchor.op == "softmax" and choices["overlap"]:
         steps.append(("vectorize", "exp", "k.v"))
     elif anchor.op == "softmax" and length % vector == 0:
@@ -273,7 +312,7 @@ SPACE = Space(
     options,
     None,
     directives,
-    version=3,
+    version=4,
     legal=_legal,
     work=_work,
 )

@@ -302,10 +302,17 @@ def _rows(
         reads = {**given, wider: row | {"lane": "lane"}}
         stages.append(_stage(f"{name}_rest", shape, (), axes, reads))
         wider = stages[-1].name
+    return *stages, *_folds(name, outer, lanes, wider)
+
+
+def _folds(name: str, outer: Sequence[int], lanes: int, wider: str) -> Iterable[Stage]:
+    """The steps that join the partial results in the stage `wider`."""
+    spatial = _numbered(len(outer))
+    row: Links = {d: d for d in spatial}
     for width in fold_widths(lanes):
-        stages.append(_stage(f"{name}_{width}", (*outer, width), (), axes, {wider: row}))
-        wider = stages[-1].name
-    return *stages, _stage(name, outer, reads={wider: row})
+        yield _stage(f"{name}_{width}", (*outer, width), (), (*spatial, "lane"), {wider: row})
+        wider = f"{name}_{width}"
+    yield _stage(name, outer, reads={wider: row})
 
 
 def _vector_tiles(plan: Schedule, axis: int) -> _Tiles | None:
@@ -340,6 +347,14 @@ def _arg_reduce(node: Node, plan: Schedule) -> _Anchored:
     lanes = int(plan.choice("lanes")) if axis == len(shape) - 1 else 1
     best = _rows("best", outer, shape[axis], lanes)
     acc = _rows("acc", outer, shape[axis], lanes, ["best"])
+    if 1 < lanes <= shape[axis]:  # candidates of each lane, which both are made from
+        axes = (*_numbered(len(outer)), "lane")
+        reads: dict[str, Links | None] = {"best": {d: d for d in axes[:-1]}}
+        for stage in best:
+            if stage.name in ("best_part", "best_rest"):
+                reads[stage.name] = {d: d for d in axes}
+        part = _stage("acc_part", (*outer, lanes), (), axes, reads)
+        acc = (part, *_folds("acc", outer, lanes, "acc_part"))
     shifted = axis if node.attrs["keepdims"] else len(shape)
     return _Anchored(
         (*best, *acc), {"acc": {f"d{i}": i + (i >= shifted) for i in range(len(outer))}}

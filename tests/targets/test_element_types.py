@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -87,6 +88,19 @@ def test_reductions(tmp_path: Path, dtype: str) -> None:
         for kind in ("max", "average"):
             cases.add(f"pool_{kind}", emit("pool", x, kind=kind, **window))
     cases.check(tmp_path)
+
+
+def test_indices_of_extremes_in_rows_of_one_element_and_with_nan(tmp_path: Path) -> None:
+    cases = Cases()
+    for shape in ((3, 1), (3, 7), (3, 33)):
+        x = cases.input(*shape)
+        for op, last in itertools.product(("arg_max", "arg_min"), (False, True)):
+            y = emit(op, x, axis=1, keepdims=False, last=last)
+            cases.add(f"{op}_{shape[1]}_{last}", y)
+    inputs = cases.random_inputs()
+    for data in inputs.values():
+        data[1, data.shape[1] // 2 :] = np.nan
+    cases.check(tmp_path, **inputs)
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "int8", "int64", "float16"])

@@ -14,7 +14,9 @@ import pytest
 from planish.autotune.spaces import SPACES, space_of
 from planish.ir.builder import emit
 from planish.ir.errors import ScheduleError
-from planish.ir.graph import Node
+from planish.ir.graph import Graph, Input, Node, constant
+from planish.ir.types import tensor
+from planish.passes.fuse import fuse
 from planish.passes.local import loop_nest, with_schedule
 from planish.targets.lowering import lower_kernel
 from tests.targets.anchor_kernels import anchor_kernels, joined
@@ -103,6 +105,33 @@ def test_rows_with_nan_and_infinities(tmp_path: Path) -> None:
             index = emit(op, x, axis=axis, keepdims=last, last=last)
             cases.add(f"{op}{axis}{last}", index)
     cases.check(tmp_path, x0=rows)
+
+
+@pytest.mark.parametrize("columns", [64, 77])
+def test_rows_taken_together(columns: int, tmp_path: Path) -> None:
+    """Ties, NaN and infinities in lanes of their own and in the rest; rows in two dimensions."""
+    x = Input(tensor("float32", (2, 4, columns)), "x")
+    weights = constant(np.linspace(-1, 1, columns).astype("float32"))
+    values = {"norm": emit("layer_norm", x, weights, weights, axis=2, epsilon=1e-5)}
+    values["norm_relu"] = emit("relu", values["norm"])
+    for op, last in itertools.product(("arg_max", "arg_min"), (False, True)):
+        values[f"{op}{last}"] = emit(op, x, axis=2, keepdims=last, last=last)
+    rows = np.random.default_rng(5).integers(-2, 3, (2, 4, columns)).astype("float32")
+    rows[1, 0, [5, 20]] = rows[1, 1, columns - 1] = np.nan
+    rows[1, 2], rows[1, 3, 7] = -np.inf, np.inf
+    found: dict[str, Node] = {}
+    for name, value in values.items():
+        (kernel,) = fuse(Graph((x,), (value,)), HOST).nodes
+        space = space_of(kernel)
+        options, default = space.options(kernel, HOST), space.pick(kernel, HOST)
+        assert max(options["together"]) == (2 if "norm" in name else 4)
+        for lanes, together in itertools.product(options["lanes"], options["together"]):
+            point = default | {"lanes": lanes, "together": together}
+            if space.is_legal(kernel, HOST, point):
+                scheduled = with_schedule(kernel, space.schedule(kernel, HOST, point))
+                found[f"{name}_{lanes}_{together}"] = scheduled
+    graph = joined(found)
+    check_against_reference(graph, {value.name: rows for value in graph.inputs}, tmp_path)
 
 
 def _check(kernels: dict[str, Node], folder: Path) -> None:
