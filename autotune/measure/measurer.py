@@ -9,6 +9,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 
+from threadpoolctl import threadpool_limits
+
 from planish.autotune.measure.backend import Backend
 from planish.autotune.measure.builder import Builder
 from planish.autotune.measure.layout import problem_data
@@ -56,6 +58,8 @@ class Measurer:
 
     def __enter__(self) -> Measurer:
         with ExitStack() as stack:
+            # The threads of numpy's BLAS spin on after a reference is computed, beside the trials.
+            stack.enter_context(threadpool_limits(1))
             self._folder = stack.enter_context(scratch_folder(self._base))
             self.builder = Builder(
                 self._backend, self._target, self.options, self._folder, self._count

@@ -85,6 +85,7 @@ class ProcessRunner:
     def run(self, trials: Sequence[Trial]) -> Iterator[Result]:
         """Results as they come; repeats, while patience lasts, what a loaded machine disturbed."""
         left = self._options.patience
+        pause = left / 64
         attempts = {trial.built.candidate: 0 for trial in trials}
         waiting = list(trials)
         while waiting:
@@ -102,9 +103,9 @@ class ProcessRunner:
                 else:
                     yield verdict.result
             if disturbed:
-                pause = min(left, self._options.patience / 4)
-                left -= pause
                 time.sleep(pause)
+                left -= pause
+                pause = min(left, 2 * pause)
             waiting = again + disturbed
 
     def _outcomes(self, trials: Sequence[Trial]) -> Iterator[tuple[Trial, Verdict]]:

@@ -88,7 +88,7 @@ def _together(kernel: Node) -> tuple[int, ...]:
     """How many neighbouring rows may be taken at once, which hides latencies and shares weights.
 
     What follows the anchor must keep its rows. Four rows that are written at once, and already two
-    of an RMS norm, whose passes are few, were slower: they are slower where it was measured.
+    of an RMS norm, whose passes are few, were slower where it was measured.
     """
     most = {"layer_norm": 2, "arg_max": 4, "arg_min": 4}.get(required_anchor(kernel).op, 1)
     outer, _, contiguous = _rows(kernel)
