@@ -33,6 +33,7 @@ typedef struct trial {
     trial_report *report;
     planish_pool *pool;
     trial_kernel kernels[2];
+    int is_parallel; /* one of them at least */
     void *parameters[TRIAL_PARAMETERS];
     planish_mapping arena;
     trial_weights weights;
@@ -120,10 +121,12 @@ static void clear_outputs(trial *t) {
 
 /* ---- Kernels ---- */
 
-static void set_hook(void *library, const char *name, void *function) {
-    void **hook = dlsym(library, name); /* absent where the kernel does not need it */
+/* Gives whether there is one: it is absent where the kernel does not need it. */
+static int set_hook(void *library, const char *name, void *function) {
+    void **hook = dlsym(library, name);
     if (hook != NULL)
         *hook = function;
+    return hook != NULL;
 }
 
 static int load_kernel(trial *t, int side, const char *path) {
@@ -134,7 +137,8 @@ static int load_kernel(trial *t, int side, const char *path) {
     if (kernel == NULL)
         return fail(t, TRIAL_NOT_LOADED, side, "the library has no planish_trial_kernel");
     memcpy(&t->kernels[side], &kernel, sizeof kernel); /* ISO C has no cast from object pointers */
-    set_hook(library, "__TVMBackendParallelLaunch", (void *)(uintptr_t)planish_parallel_launch);
+    void *launch = (void *)(uintptr_t)planish_parallel_launch;
+    t->is_parallel |= set_hook(library, "__TVMBackendParallelLaunch", launch);
     set_hook(library, "__TVMBackendAllocWorkspace", (void *)(uintptr_t)planish_alloc_workspace);
     set_hook(library, "__TVMBackendFreeWorkspace", (void *)(uintptr_t)planish_free_workspace);
     return 0;
@@ -183,7 +187,7 @@ static int arrive(int part, planish_task_group *group, void *closure) {
  * has woken up on our CPU would wait there: while we sleep, the system puts us on different ones. */
 static void muster(trial *t) {
     const struct timespec nap = {0, MUSTER};
-    for (int i = 0; i < MUSTERS; i++) {
+    for (int i = 0; t->is_parallel && i < MUSTERS; i++) {
         atomic_int arrived = 0;
         if (planish_parallel_launch(arrive, &arrived, (int)t->spec->threads) == 0)
             return;
