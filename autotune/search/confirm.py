@@ -120,4 +120,5 @@ def _updated(standing: Standing, task: Task, times: Times) -> Standing:
     if standing.default is None or task.lattice.default not in times:
         return standing
     leader = _leader(times)
-    return replace(standing, best=_time_of(times[leader]), point=task.lattice.choices(leader))
+    gain = _time_of(times[leader]) / _time_of(times[task.lattice.default])
+    return replace(standing, best=gain * standing.default, point=task.lattice.choices(leader))

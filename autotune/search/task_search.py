@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import itemgetter
@@ -42,6 +43,9 @@ class TaskSearch:
 
     `default` and `incumbent` are None before they are measured; `batches` counts those beside the
     default's. `note` says why there is nothing to measure, and ends the task.
+
+    All times of a task are on the scale of its default's first one, which may have been taken when
+    a host gave the machine half its speed; `scale` is what later times of the incumbent make of it.
     """
 
     task: Task
@@ -57,6 +61,7 @@ class TaskSearch:
     known: int = 0
     failures: int = 0
     spent: float = 0.0
+    scale: float = 1.0
     note: str = ""
     curve: list[Step] = field(default_factory=list)
 
@@ -71,7 +76,7 @@ class TaskSearch:
     def seconds(self) -> float:
         """The incumbent's time; tasks that are not measured yet have none."""
         assert self.incumbent is not None
-        return self.incumbent.seconds
+        return self.scale * self.incumbent.seconds
 
     @property
     def floor(self) -> float:
@@ -158,6 +163,7 @@ class TaskSearch:
         self.trials += 1
         self.failures += result.status is not Status.OK
         if result.status is Status.OK and result.timing is not None and self.incumbent is not None:
+            self.scale = min(self.scale, scale_of(result.timing))
             self._challenge(point, result.timing)
         return point, seconds
 
@@ -192,7 +198,7 @@ class TaskSearch:
         """Adds a step to the curve if the incumbent is a new one."""
         if self.incumbent is None:
             return
-        seconds = self.incumbent.seconds
+        seconds = self.seconds
         if not self.curve or seconds != self.curve[-1].seconds:
             self.curve.append(Step(trials, elapsed, seconds))
 
@@ -204,8 +210,8 @@ class TaskSearch:
             kernels=self.task.names,
             space=self.task.space.name,
             size=self.task.lattice.size,
-            default=self.default,
-            best=self.incumbent.seconds if self.incumbent else None,
+            default=None if self.default is None else self.scale * self.default,
+            best=self.seconds if self.incumbent else None,
             point=self.task.lattice.choices(self.point) if self.point is not None else {},
             roofline=self.limit.seconds,
             bound=self.limit.bound,
@@ -253,6 +259,13 @@ def logged_trial(task: Task, target: Target, point: int, result: Result) -> Tria
         outcome = Failure(result.status.value, result.message)
     choices = task.lattice.choices(point)
     return Trial.of(task.digest, task.space.name, choices, target.cores, outcome, about=task.about)
+
+
+def scale_of(timing: Timing) -> float:
+    """The incumbent's time as it was in a trial, by what it was taken to be; 1 without one."""
+    if timing.ratio is None or not timing.incumbent:
+        return 1.0
+    return statistics.median(timing.incumbent) * timing.ratio.median / timing.seconds.median
 
 
 def comparable_samples(timing: Timing) -> Sequence[float]:

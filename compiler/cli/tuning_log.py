@@ -53,13 +53,16 @@ def list_log(files: Sequence[Path], *, as_json: bool) -> None:
         return
     print_table(
         "Files",
-        ("file", ">size", ">records", ">torn", ">foreign", ">without header"),
+        ("file", ">size", ">records", ">races", ">torn", ">foreign", ">without header"),
         [
-            (f["file"], spell_bytes(f["bytes"]), *(f[k] for k in ("records", "torn", "foreign")),
-             f["orphans"])
+            (
+                f["file"],
+                spell_bytes(f["bytes"]),
+                *(f[key] for key in ("records", "races", "torn", "foreign", "orphans")),
+            )
             for f in facts["files"]
         ],
-    )  # fmt: skip
+    )
     print_table(
         "Hardware; 'exact' is this machine, 'class' one of its features and caches",
         ("id", "hardware", "here", "planish", "TVM", ">records"),
@@ -93,6 +96,7 @@ def _file_json(file: LogFile) -> dict[str, Any]:
         "file": str(file.path),
         "bytes": sum(len(line) + 1 for line in file.lines),
         "records": len(file.records),
+        "races": len(file.races),
         "torn": len(file.torn),
         "foreign": len(file.foreign),
         "orphans": len(file.orphans),

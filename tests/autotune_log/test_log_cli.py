@@ -53,8 +53,8 @@ def test_ls(log: Path) -> None:
     facts = run_json("log", "ls", log)
     (file,) = facts["files"]
     assert file["bytes"] == log.stat().st_size + 1, "the torn line has no end"
-    counts = {key: file[key] for key in ("records", "torn", "foreign", "orphans")}
-    assert counts == {"records": 5, "torn": 1, "foreign": 1, "orphans": 0}
+    counts = {key: file[key] for key in ("records", "races", "torn", "foreign", "orphans")}
+    assert counts == {"records": 5, "races": 0, "torn": 1, "foreign": 1, "orphans": 0}
     assert [h["grade"] for h in facts["hardware"]] == ["exact", "class", "seed"]
     assert [h["records"] for h in facts["hardware"]] == [3, 1, 1]
     first = facts["tasks"][0]

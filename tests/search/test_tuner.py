@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from planish.autotune.log import Failure, LogWriter, TuningLog
-from planish.autotune.search import Budget, Limit, Tuning, tune
+from planish.autotune.measure.results import Incumbent, Result
+from planish.autotune.search import Budget, Limit, Task, Tuning, tune
 from planish.autotune.search.logged import groups_of, logged_kernels, own_groups
 from planish.autotune.spaces import space_of
 from planish.ir.errors import TuningError
@@ -205,6 +206,34 @@ def test_log_that_cannot_be_written_ends_it(
     with pytest.raises(TuningError, match="No space left on device"):
         tune(TASKS, HOST, ALL, means)
     assert len(points_of(tmp_path / "log")) == 4
+
+
+def test_first_time_of_a_default_may_have_been_slow(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Later, both sides of each trial take half of what the first one said."""
+    timed = TableMeasurer._timed
+
+    def quicker(self: TableMeasurer, task: Task, point: int, incumbent: Incumbent | None) -> Result:
+        result = timed(self, task, point, incumbent)
+        if incumbent is None or result.timing is None:
+            return result
+        samples = (0.5 * incumbent.seconds,) * 4
+        return dataclasses.replace(
+            result, timing=dataclasses.replace(result.timing, incumbent=samples)
+        )
+
+    monkeypatch.setattr(TableMeasurer, "_timed", quicker)
+    found = tune(TASKS, HOST, ALL, means_for(tmp_path / "log", TableMeasurer(TASKS)))
+    for task, standing in zip(TASKS, found.standings):
+        assert standing.default == pytest.approx(0.5 * seconds_of(task, task.lattice.default))
+        assert standing.best == pytest.approx(0.5 * optimum(task), rel=0.03)
+    # The log's times are on one scale, that of the first.
+    log, here = TuningLog.read([tmp_path / "log"]), hardware_of(HOST)
+    for task in TASKS:
+        best = log.best(task.digest, task.space, here, HOST.cores)
+        assert best is not None
+        assert best.record.trial.median == pytest.approx(optimum(task), rel=1e-3)
 
 
 def test_observer_sees_times_fall(tmp_path: Path) -> None:
