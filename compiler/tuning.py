@@ -135,7 +135,7 @@ def tune(
             points = reports["tuned"].log
             assert points is not None
             race, others = race_artefacts(graph, plain, best, points.points, chosen.cores, told)
-            with work.writer as writer:
+            with work.open_writer() as writer:
                 writer.append(race)  # compilations with this log then do as this one does
         winner = "tuned" if race is None or race.speed >= 1 else "untuned"
         _put(best if winner == "tuned" else plain, folder)
@@ -155,9 +155,8 @@ class _Work:
     stored: bool
     seed: int
 
-    @property
-    def writer(self) -> LogWriter:
-        """Appends to the log."""
+    def open_writer(self) -> LogWriter:
+        """Opens the log to append to it."""
         return LogWriter(self.path, Header.of(self.hardware))
 
     @property
@@ -187,7 +186,7 @@ def _measure(
     searching = budget
     if budget.seconds is not None:
         searching = dataclasses.replace(budget, seconds=(1 - _CONFIRMING) * budget.seconds)
-    with work.writer as writer:
+    with work.open_writer() as writer:
         progress("start measuring", 0, 0)
         with Measurer(BACKEND, target, options) as measurer:
             known, model = open_log(work.sources), CostModel(seed)

@@ -71,6 +71,10 @@ typedef struct trial_report {
 uint64_t planish_trial_report_bytes(const trial_spec *spec);
 int planish_trial(const trial_spec *spec, const uint8_t *data, uint8_t *report);
 
+static inline size_t planish_trial_aligned(uint64_t bytes) {
+    return (size_t)((bytes + PLANISH_ALIGNMENT - 1) / PLANISH_ALIGNMENT * PLANISH_ALIGNMENT);
+}
+
 /* weights.c: `copies` of the weights one after another, `copy_bytes` each; none if there are none. */
 typedef struct trial_weights {
     uint8_t *base;

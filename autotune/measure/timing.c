@@ -54,10 +54,6 @@ static int fail(trial *t, uint64_t status, int64_t detail, const char *message) 
     return -1;
 }
 
-static size_t aligned(uint64_t bytes) {
-    return (size_t)((bytes + PLANISH_ALIGNMENT - 1) / PLANISH_ALIGNMENT * PLANISH_ALIGNMENT);
-}
-
 /* ---- Buffers ---- */
 
 static int map_activations(trial *t, const uint8_t *data) {
@@ -65,7 +61,7 @@ static int map_activations(trial *t, const uint8_t *data) {
     size_t bytes = BORDER;
     for (uint64_t i = 0; i < spec->parameter_count; i++)
         if (spec->parameters[i].role != TRIAL_WEIGHTS)
-            bytes += aligned(spec->parameters[i].bytes) + BORDER;
+            bytes += planish_trial_aligned(spec->parameters[i].bytes) + BORDER;
     if (planish_map_arena(bytes, &t->arena) != PLANISH_OK)
         return fail(t, TRIAL_NO_MEMORY, 0, planish_error());
     memset(t->arena.base, BORDER_BYTE, bytes);
@@ -77,7 +73,7 @@ static int map_activations(trial *t, const uint8_t *data) {
         t->parameters[i] = place;
         if (parameter->role == TRIAL_INPUT)
             memcpy(place, data + parameter->offset, parameter->bytes);
-        place += aligned(parameter->bytes) + BORDER;
+        place += planish_trial_aligned(parameter->bytes) + BORDER;
     }
     return 0;
 }
@@ -88,7 +84,8 @@ static int check_buffers(trial *t, const uint8_t *data) {
         const trial_parameter *parameter = &t->spec->parameters[i];
         if (parameter->role == TRIAL_WEIGHTS)
             continue;
-        const uint8_t *begin = t->parameters[i], *end = begin + aligned(parameter->bytes) + BORDER;
+        const uint8_t *begin = t->parameters[i];
+        const uint8_t *end = begin + planish_trial_aligned(parameter->bytes) + BORDER;
         for (const uint8_t *at = begin - BORDER; at < end; at++) {
             if (at == begin)
                 at += parameter->bytes;
@@ -149,7 +146,7 @@ static int32_t call(trial *t, int side) {
     for (uint64_t i = 0; i < t->spec->parameter_count && t->weights.copies > 0; i++)
         if (t->spec->parameters[i].role == TRIAL_WEIGHTS) {
             t->parameters[i] = place;
-            place += aligned(t->spec->parameters[i].bytes);
+            place += planish_trial_aligned(t->spec->parameters[i].bytes);
         }
     t->turn = t->turn + 1 < t->weights.copies ? t->turn + 1 : 0;
     return t->kernels[side](t->parameters);

@@ -12,15 +12,11 @@
 
 static trial_weights kept;
 
-static size_t aligned(uint64_t bytes) {
-    return (size_t)((bytes + PLANISH_ALIGNMENT - 1) / PLANISH_ALIGNMENT * PLANISH_ALIGNMENT);
-}
-
 static size_t bytes_of_one_copy(const trial_spec *spec) {
     size_t bytes = 0;
     for (uint64_t i = 0; i < spec->parameter_count; i++)
         if (spec->parameters[i].role == TRIAL_WEIGHTS)
-            bytes += aligned(spec->parameters[i].bytes);
+            bytes += planish_trial_aligned(spec->parameters[i].bytes);
     return bytes;
 }
 
@@ -33,7 +29,7 @@ static int is_kept(const trial_spec *spec, const uint8_t *data) {
             continue;
         if (memcmp(place, data + parameter->offset, parameter->bytes) != 0)
             return 0;
-        place += aligned(parameter->bytes);
+        place += planish_trial_aligned(parameter->bytes);
     }
     return 1;
 }
@@ -45,7 +41,7 @@ static void fill(const trial_spec *spec, const uint8_t *data) {
         if (parameter->role != TRIAL_WEIGHTS)
             continue;
         memcpy(place, data + parameter->offset, parameter->bytes);
-        place += aligned(parameter->bytes);
+        place += planish_trial_aligned(parameter->bytes);
     }
     for (uint64_t copy = 1; copy < kept.copies; copy++)
         memcpy(kept.base + copy * kept.copy_bytes, kept.base, kept.copy_bytes);

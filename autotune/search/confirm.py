@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from statistics import median_low
 
 from planish.autotune.log.lookup import TuningLog
 from planish.autotune.measure.problem import Problem
@@ -20,7 +21,8 @@ _TIMES = 3
 #: Trials of a task at most: its points may be so close that none stays ahead.
 _MOST = 12
 
-#: The times of each point of a task that was measured on this hardware.
+#: The times of each point of a task that was measured on this hardware; like a lookup
+#: (`rank_points`), all here go by the lower median of a point's.
 Times = dict[int, list[float]]
 
 
@@ -74,13 +76,8 @@ def _logged_times(tasks: Sequence[Task], target: Target, means: Means) -> Mappin
     return found
 
 
-def _time_of(times: Sequence[float]) -> float:
-    """What a lookup takes a point's time to be: see rank_points."""
-    return sorted(times)[(len(times) - 1) // 2]
-
-
 def _leader(times: Times) -> int:
-    return min(times, key=lambda point: _time_of(times[point]))
+    return min(times, key=lambda point: median_low(times[point]))
 
 
 def _confirm_task(
@@ -97,7 +94,7 @@ def _confirm_task(
             return trial
         try:
             problem = problem or means.problem_of(task.kernel)
-            beside = Incumbent(candidate_at(task, target, default), _time_of(times[default]))
+            beside = Incumbent(candidate_at(task, target, default), median_low(times[default]))
             candidate = candidate_at(task, target, leader)
             (result,) = means.measurer.measure(problem, [candidate], beside)
         except PlanishError:  # it cannot be measured, or its space refuses it by now
@@ -120,5 +117,5 @@ def _updated(standing: Standing, task: Task, times: Times) -> Standing:
     if standing.default is None or task.lattice.default not in times:
         return standing
     leader = _leader(times)
-    gain = _time_of(times[leader]) / _time_of(times[task.lattice.default])
+    gain = median_low(times[leader]) / median_low(times[task.lattice.default])
     return replace(standing, best=gain * standing.default, point=task.lattice.choices(leader))
