@@ -41,8 +41,8 @@ class KernelOutcome:
 class LogReport:
     """What a log had for the kernels of a graph, in the graph's order.
 
-    `lost` is the race of the model with the log's points in which it was slower than without;
-    then the kernels are untuned.
+    `lost` is the race of the model with the log's points (but for those left untuned) in which it
+    was slower than without; then all kernels are untuned.
     """
 
     files: tuple[str, ...]
@@ -69,6 +69,11 @@ class LogReport:
         )
 
     @property
+    def left(self) -> tuple[KernelOutcome, ...]:
+        """Kernels whose logged point made them slower in the model than their default."""
+        return tuple(kernel for kernel in self.kernels if kernel.reason.startswith("left untuned"))
+
+    @property
     def refused(self) -> tuple[KernelOutcome, ...]:
         """Kernels whose logged point their space no longer has."""
         return tuple(kernel for kernel in self.kernels if kernel.reason.startswith("refused"))
@@ -78,6 +83,7 @@ class LogReport:
         return {
             "files": list(self.files),
             **{outcome: self.count(outcome) for outcome in get_args(Outcome)},
+            "left": len(self.left),
             "refused": len(self.refused),
             "lost": None if self.lost is None else asdict(self.lost),
             "kernels": [asdict(kernel) for kernel in self.kernels],
@@ -88,6 +94,8 @@ class LogReport:
             f"tuning log: {self.count('exact')} kernels as measured on this hardware, "
             f"{self.count('class')} as on its class, {self.count('untuned')} untuned"
         )
+        if self.left:
+            told += f", {len(self.left)} of them left so because they were slower in the model"
         if self.lost is not None:
             told += f"; {self.why_lost}"
         return "; ".join((told, *(f"{kernel.kernel}: {kernel.reason}" for kernel in self.refused)))
@@ -99,35 +107,58 @@ def apply_log(
     """The graph with the logged schedule on each kernel that has none yet, and what was found.
 
     A kernel is given a point that was measured on `hardware`, or on its class, with `target.cores`
-    threads. A point that the space refuses is reported and not used: the kernel stays as it is. If
-    the last race of the model with just these points was lost, the graph is given back as it was.
+    threads. A point that the space refuses is reported and not used: the kernel stays as it is. So
+    do those that the last race of the model with just these points left untuned, and all of them if
+    it was lost.
 
         k = kernel(…)   →   k = kernel(…, schedule=<space, logged point>)
     """
-    outcomes: list[KernelOutcome] = []
+    waiting = [
+        node for node in graph.nodes if node.op == "kernel" and node.attrs["schedule"] is None
+    ]
+    found = {node: _logged(node, target, log, hardware) for node in waiting}
+    files = tuple(str(file.path) for file in log.files)
+    outcomes = tuple(outcome for _, outcome in found.values())
+    report = _raced(LogReport(files, outcomes), log, hardware, target)
+    schedules = {
+        node: schedule
+        for (node, (schedule, _)), outcome in zip(found.items(), report.kernels)
+        if schedule is not None and outcome.point is not None
+    }
 
     def rewrite(node: Node, inputs: tuple[Value, ...]) -> Sequence[Value] | None:
-        if node.op != "kernel" or node.attrs["schedule"] is not None:
-            return None
-        schedule, outcome = _logged(node, target, log, hardware)
-        outcomes.append(outcome)
+        schedule = schedules.get(node)
         if schedule is None:
             return None
         return with_schedule(with_inputs(node, inputs), schedule).outputs
 
-    after = graph.rebuild(rewrite)
-    report = LogReport(tuple(str(file.path) for file in log.files), tuple(outcomes))
-    race = log.race(report.points, hardware, target.cores)
-    if race is None or race.speed >= 1:
-        return after, report
-    lost = replace(report, lost=race)
-    untuned = tuple(
-        outcome
-        if outcome.point is None
-        else KernelOutcome(outcome.kernel, outcome.task, "untuned", f"not used: {lost.why_lost}")
-        for outcome in outcomes
+    return graph.rebuild(rewrite), report
+
+
+def _raced(report: LogReport, log: TuningLog, hardware: Fingerprint, target: Target) -> LogReport:
+    """The report without the points that races of the model as a whole decided against."""
+    while race := log.race(report.points, hardware, target.cores):
+        left = [kernel for kernel in report.kernels if kernel.task in race.left and kernel.point]
+        if left:
+            reason = f"left untuned: in the model it was slower with its point ({race.date})"
+            report = _without(report, left, reason)
+            continue
+        if race.speed >= 1:
+            return report
+        lost = replace(report, lost=race)
+        return _without(lost, lost.kernels, f"not used: {lost.why_lost}")
+    return report
+
+
+def _without(report: LogReport, left: Sequence[KernelOutcome], reason: str) -> LogReport:
+    """The report with some kernels untuned, those that have a point for this reason."""
+    kernels = tuple(
+        KernelOutcome(kernel.kernel, kernel.task, "untuned", reason)
+        if kernel in left and kernel.point is not None
+        else kernel
+        for kernel in report.kernels
     )
-    return graph, replace(lost, kernels=untuned)
+    return replace(report, kernels=kernels)
 
 
 def _logged(

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
+
+from planish.autotune.apply_log import KernelOutcome
 from planish.autotune.log.race import Race
 from planish.autotune.log.record import present
 from planish.bench.contest import save_arrays
-from planish.bench.turns import foreign_load, summarise, take_turns, workers
+from planish.bench.turns import Worker, foreign_load, summarise, take_turns, workers
 from planish.driver import Progress
 from planish.ir.graph import Graph
 from planish.verify import model_inputs
 
 #: Turns of each artefact, and seconds of a turn.
 _ROUNDS, _TURN_SECONDS = 9, 0.3
+#: Share of the model's time that kernels must lose for leaving their tasks untuned to be tried.
+_NOTICEABLE = 0.003
 
 
 def race_artefacts(
@@ -25,6 +32,57 @@ def race_artefacts(
     `points` is the digest of what `best` has of a log. Gives also how many CPUs other processes
     used meanwhile.
     """
+    with _started(graph, plain, best, threads) as started:
+        rounds = take_turns(started, _ROUNDS, _TURN_SECONDS, progress)
+    timings = summarise(rounds, "tuned")
+    tuned, untuned = timings["tuned"].median, timings["untuned"].median
+    race = Race(points, threads, tuned, untuned, timings["untuned"].speed, present())
+    return race, foreign_load(rounds)
+
+
+def losing_tasks(
+    graph: Graph,
+    plain: Path,
+    best: Path,
+    outcomes: Sequence[KernelOutcome],
+    threads: int,
+    progress: Progress,
+) -> tuple[str, ...]:
+    """The tasks whose kernels take longer in `best`, with their points, than in `plain`.
+
+    The artefacts' kernels are timed in turn, where the model has them: their inputs lie where other
+    kernels left them. Empty if all that could be saved would not be noticed.
+    """
+    times: dict[str, list[dict[str, float]]] = {"untuned": [], "tuned": []}
+    with _started(graph, plain, best, threads) as started:
+        for turn in range(_ROUNDS):
+            progress("time kernels in turn", turn, _ROUNDS)
+            for label, worker in started.items():
+                told = worker.ask(do="kernels", seconds=_TURN_SECONDS)
+                times[label].append(dict(zip(told["names"], told["medians"])))
+    return _losing(outcomes, times["untuned"], times["tuned"])
+
+
+def _losing(
+    outcomes: Sequence[KernelOutcome],
+    untuned: Sequence[Mapping[str, float]],
+    tuned: Sequence[Mapping[str, float]],
+) -> tuple[str, ...]:
+    """Of seconds by kernel, a mapping for each round."""
+    lost: dict[str, float] = {}
+    for outcome in outcomes:
+        if outcome.point is not None:
+            name = outcome.kernel
+            longer = np.median([mine[name] - theirs[name] for mine, theirs in zip(tuned, untuned)])
+            lost[outcome.task] = lost.get(outcome.task, 0.0) + float(longer)
+    losing = {task: seconds for task, seconds in lost.items() if seconds > 0}
+    whole = np.median([sum(turn.values()) for turn in untuned])
+    return tuple(sorted(losing)) if sum(losing.values()) >= _NOTICEABLE * whole else ()
+
+
+@contextmanager
+def _started(graph: Graph, plain: Path, best: Path, threads: int) -> Iterator[dict[str, Worker]]:
+    """Both artefacts loaded, `untuned` and `tuned`, on the same random inputs."""
     engine: tuple[str, dict[str, str]] = ("planish", {})
     with (
         tempfile.TemporaryDirectory(prefix="planish-tune-") as scratch,
@@ -35,8 +93,4 @@ def race_artefacts(
         for label, place in (("untuned", plain), ("tuned", best)):
             model = str(place.resolve())
             started[label].ask(do="start", model=model, inputs=str(feeds), threads=threads)
-        rounds = take_turns(started, _ROUNDS, _TURN_SECONDS, progress)
-    timings = summarise(rounds, "tuned")
-    tuned, untuned = timings["tuned"].median, timings["untuned"].median
-    race = Race(points, threads, tuned, untuned, timings["untuned"].speed, present())
-    return race, foreign_load(rounds)
+        yield started

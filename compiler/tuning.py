@@ -7,7 +7,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -44,7 +44,7 @@ from planish.ir.onnx import import_model
 from planish.ir.target import Target
 from planish.logged_schedules import fuse_kernels, hardware_of
 from planish.measuring import BACKEND
-from planish.racing import race_artefacts
+from planish.racing import losing_tasks, race_artefacts
 from planish.targets.hardware import find_target, usable_cores
 
 if TYPE_CHECKING:
@@ -79,6 +79,10 @@ class TuneReport:
         if self.race is None:
             return "no kernel has a better schedule than its default; the artefact is as untuned"
         speed = f"{self.race.speed:.3f} times as fast as untuned"
+        if self.tuned and self.compiled.log is not None and self.compiled.log.left:
+            left = len(self.compiled.log.left)
+            kernels = f"{left} kernel{'s' if left > 1 else ''}"
+            return f"the tuned artefact, with {kernels} left untuned, is {speed}"
         if self.tuned:
             return f"the tuned artefact is {speed}"
         return f"the tuned artefact is only {speed}, so the untuned one was put in place"
@@ -121,27 +125,81 @@ def tune(
     work = _Work(graph, chosen, hardware, path, log is None, seed)
     tuning, quality = _measure(work, budget or Budget(600.0), options, observer, told)
 
-    def build(place: Path, logged: bool) -> CompileReport:
-        source = (True if log is None else [path]) if logged else False
+    def build(place: Path, source: LogSource) -> CompileReport:
         return compile(
             model, place, target=chosen, dims=dims, shapes=shapes, name=name, log=source,
             progress=progress,
         )  # fmt: skip
 
-    with _sibling(folder, "untuned") as plain, _sibling(folder, "tuned") as best:
-        reports = {"untuned": build(plain, False), "tuned": build(best, True)}
-        race, others = None, 0.0
-        if read_manifest(plain).digest != read_manifest(best).digest:
-            points = reports["tuned"].log
-            assert points is not None
-            race, others = race_artefacts(graph, plain, best, points.points, chosen.cores, told)
-            with work.open_writer() as writer:
-                writer.append(race)  # compilations with this log then do as this one does
-        winner = "tuned" if race is None or race.speed >= 1 else "untuned"
-        _put(best if winner == "tuned" else plain, folder)
-    compiled = dataclasses.replace(reports[winner], output=folder)
-    won = winner == "tuned" and race is not None
-    return TuneReport(tuning, compiled, won, race, others, quality, path)
+    with ExitStack() as stack:
+        places = [stack.enter_context(_sibling(folder, f"{i}")) for i in range(3)]
+        decision = _decide(work, build, places, told)
+        _put(decision.compiled.output, folder)
+    compiled = dataclasses.replace(decision.compiled, output=folder)
+    return TuneReport(
+        tuning, compiled, decision.tuned, decision.race, decision.others, quality, path
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Decision:
+    """The artefact to ship, and the race that decided; None if there is one artefact only."""
+
+    compiled: CompileReport
+    tuned: bool = False
+    race: Race | None = None
+    others: float = 0.0
+
+
+def _decide(
+    work: _Work,
+    build: Callable[[Path, LogSource], CompileReport],
+    places: Sequence[Path],
+    progress: Progress,
+) -> _Decision:
+    """Builds the model untuned and tuned, races them, and logs what compilations are to do.
+
+    Tasks that lose time in the model are then left untuned, if that makes it faster still.
+    """
+    plain, best = build(places[0], False), build(places[1], work.sources)
+    if plain.manifest.digest == best.manifest.digest:
+        return _Decision(best)
+    race, others = _race(work, plain, best, progress)
+    decision = _Decision(best if race.speed >= 1 else plain, race.speed >= 1, race, others)
+    races = [race]
+    left = _left(work, plain, best, progress)
+    if left:
+        known, losing = open_log(work.sources), dataclasses.replace(race, left=left)
+        assert known is not None, "the points are from somewhere"
+        mixed = build(places[2], known.with_race(losing, Header.of(work.hardware)))
+        if mixed.manifest.digest not in (plain.manifest.digest, best.manifest.digest):
+            again, more = _race(work, plain, mixed, progress)
+            races = [race, again]
+            if again.speed >= max(1.0, race.speed):
+                races = [losing, again]
+                decision = _Decision(mixed, True, again, max(others, more))
+    with work.open_writer() as writer:
+        for held in races:  # compilations with this log then do as this one does
+            writer.append(held)
+    return decision
+
+
+def _race(
+    work: _Work, plain: CompileReport, best: CompileReport, progress: Progress
+) -> tuple[Race, float]:
+    assert best.log is not None
+    return race_artefacts(
+        work.graph, plain.output, best.output, best.log.points, work.target.cores, progress
+    )
+
+
+def _left(
+    work: _Work, plain: CompileReport, best: CompileReport, progress: Progress
+) -> tuple[str, ...]:
+    assert best.log is not None
+    return losing_tasks(
+        work.graph, plain.output, best.output, best.log.kernels, work.target.cores, progress
+    )
 
 
 @dataclass(frozen=True, slots=True)

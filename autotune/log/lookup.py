@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from operator import itemgetter
 from pathlib import Path
 from typing import Literal
@@ -12,7 +12,7 @@ from typing import Literal
 from planish.autotune.log.files import LogFile, read_file
 from planish.autotune.log.fingerprint import Fingerprint, Grade, difference, grade
 from planish.autotune.log.race import Race, RaceRecord
-from planish.autotune.log.record import VETOES, Failure, Point, Record, spell_point
+from planish.autotune.log.record import VETOES, Failure, Header, Point, Record, spell_point
 from planish.autotune.spaces import Space
 
 #: The grades of records that are applied, the better first.
@@ -95,6 +95,12 @@ class TuningLog:
     def read(paths: Iterable[str | os.PathLike[str]]) -> TuningLog:
         """Reads files, whatever torn or foreign lines they hold; TuningError if one is missing."""
         return TuningLog([read_file(path) for path in dict.fromkeys(map(Path, paths))])
+
+    def with_race(self, race: Race, header: Header) -> TuningLog:
+        """This log, as if one more race had been held last."""
+        held = RaceRecord(race, header, race.to_line(header.id))
+        *others, last = self.files
+        return TuningLog([*others, replace(last, races=(*last.races, held))])
 
     @property
     def tasks(self) -> tuple[str, ...]:

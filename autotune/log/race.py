@@ -19,6 +19,8 @@ class Race:
     `points` is the digest of the tuned one's kernels and points (`points_digest`); `tuned` and
     `untuned` are median latencies in seconds, `speed` is the median over the turns of untuned :
     tuned, below 1 where the points that win alone lose together. `date` is UTC, as a trial's.
+    `left` are tasks (digests) whose kernels are slower in the model with their points: without
+    those it is faster, which another race is of.
     """
 
     points: str
@@ -27,6 +29,7 @@ class Race:
     untuned: float
     speed: float
     date: str
+    left: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         numbers = (self.tuned, self.untuned, self.speed)
@@ -44,6 +47,7 @@ class Race:
             "untuned": self.untuned,
             "speed": self.speed,
             "date": self.date,
+            **({"left": self.left} if self.left else {}),
         }
         return json.dumps(told, allow_nan=False).encode() + b"\n"
 
@@ -71,6 +75,7 @@ def parse_race(line: bytes) -> tuple[str, Race] | None:
             return None
         header, points, date = (str(data[key]) for key in ("header", "points", "date"))
         tuned, untuned, speed = (float(data[key]) for key in ("tuned", "untuned", "speed"))
-        return header, Race(points, data["threads"], tuned, untuned, speed, date)
+        left = tuple(map(str, data.get("left", ())))
+        return header, Race(points, data["threads"], tuned, untuned, speed, date, left)
     except (KeyError, TypeError, ValueError, RecursionError, TuningError):
         return None

@@ -4,6 +4,7 @@ Commands, one object a line on stdin, one answer a line on stdout:
     {"do": "ready"}                                              imports are done
     {"do": "start", "model": PATH, "inputs": NPZ, "threads": N}  load + first run, from cold
     {"do": "time", "seconds": S}                                 runs for S seconds
+    {"do": "kernels", "seconds": S}                              the same of each kernel (planish)
     {"do": "save", "path": NPZ}                                  the outputs
 
 Run by its path, it imports nothing of planish but the loader, and so serves any planish that is
@@ -19,6 +20,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -26,45 +28,56 @@ import numpy as np
 Arrays = Mapping[str, np.ndarray]
 Run = Callable[[], Arrays]
 
+
+@dataclass(frozen=True)
+class Started:
+    """A model that is ready to run; `profile`, where an engine has it, times a run's kernels."""
+
+    run: Run
+    profile: Callable[[], list[tuple[str, float]]] | None = None
+
+
+Start = Callable[[str, Arrays, int], Started]
+
 #: From <linux/prctl.h>.
 _PR_SET_PDEATHSIG = 1
 
 
-def planish_engine() -> Callable[[str, Arrays, int], Run]:
+def planish_engine() -> Start:
     """Artefacts, run by planish.load; its import is done before the clock starts."""
     from planish.artefact.loading import load
 
-    def start(path: str, inputs: Arrays, threads: int) -> Run:
+    def start(path: str, inputs: Arrays, threads: int) -> Started:
         model = load(path, threads=threads)
-        return lambda: model.run(inputs)
+        return Started(lambda: model.run(inputs), lambda: model.profile(inputs))
 
     return start
 
 
-def onnxruntime_engine() -> Callable[[str, Arrays, int], Run]:
+def onnxruntime_engine() -> Start:
     """ONNX models in onnxruntime, all optimisations on, its other settings as they come."""
     import onnxruntime
 
-    def start(path: str, inputs: Arrays, threads: int) -> Run:
+    def start(path: str, inputs: Arrays, threads: int) -> Started:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         options.log_severity_level = 4
         session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         names = [output.name for output in session.get_outputs()]
-        return lambda: dict(zip(names, session.run(names, inputs)))
+        return Started(lambda: dict(zip(names, session.run(names, inputs))))
 
     return start
 
 
-def openvino_engine() -> Callable[[str, Arrays, int], Run]:
+def openvino_engine() -> Start:
     """ONNX models in OpenVINO on the CPU: float32 kept as such, made for latency."""
     # Its telemetry forks a process at import, which would outlive a worker that is killed: as not
     # installed, which OpenVINO expects.
     sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
     import openvino
 
-    def start(path: str, inputs: Arrays, threads: int) -> Run:
+    def start(path: str, inputs: Arrays, threads: int) -> Started:
         core = openvino.Core()
         model = core.read_model(path)
         feeds = [_of_port(inputs, port) for port in model.inputs]
@@ -84,7 +97,7 @@ def openvino_engine() -> Callable[[str, Arrays, int], Run]:
             found = request.infer(given, share_inputs=True, share_outputs=True)
             return {name: found[i] for i, name in names}
 
-        return run
+        return Started(run)
 
     return start
 
@@ -144,7 +157,7 @@ class Session:
 
     def __init__(self, engine: str) -> None:
         self._start = ENGINES[engine]()
-        self._run: Run | None = None
+        self._started: Started | None = None
 
     def ready(self) -> dict[str, float]:
         """Answers when the engine's imports are done."""
@@ -156,9 +169,9 @@ class Session:
             given = {name: aligned(arrays[name]) for name in arrays}
         before = resident_bytes()
         begin = time.perf_counter()
-        self._run = self._start(model, given, threads)
+        self._started = self._start(model, given, threads)
         loaded = time.perf_counter()
-        self._run()
+        self._started.run()
         done = time.perf_counter()
         return {
             "load": loaded - begin,
@@ -172,15 +185,16 @@ class Session:
 
         `others` is how many CPUs other processes used meanwhile.
         """
-        assert self._run is not None
-        self._run()
-        self._run()
+        assert self._started is not None
+        run = self._started.run
+        run()
+        run()
         spent: list[float] = []
         load = ForeignLoad()
         end = time.perf_counter() + seconds
         while len(spent) < 5 or time.perf_counter() < end:
             begin = time.perf_counter()
-            self._run()
+            run()
             spent.append(time.perf_counter() - begin)
         return {
             "median": float(np.median(spent)),
@@ -189,11 +203,25 @@ class Session:
             "others": load.cpus(),
         }
 
+    def kernels(self, seconds: float) -> dict[str, Any]:
+        """Median seconds of each kernel, in the order of the calls, with their names."""
+        assert self._started is not None
+        profile = self._started.profile
+        assert profile is not None, "engines of others do not time kernels"
+        self._started.run()
+        self._started.run()
+        runs: list[list[tuple[str, float]]] = []
+        end = time.perf_counter() + seconds
+        while len(runs) < 5 or time.perf_counter() < end:
+            runs.append(profile())
+        times = np.asarray([[spent for _, spent in run] for run in runs])
+        return {"names": [name for name, _ in runs[0]], "medians": np.median(times, 0).tolist()}
+
     def save(self, path: str) -> dict[str, float]:
         """The outputs of one run to an .npz file."""
-        assert self._run is not None
+        assert self._started is not None
         with open(path, "wb") as file:
-            np.savez(file, **self._run())  # type: ignore[arg-type]
+            np.savez(file, **self._started.run())  # type: ignore[arg-type]
         return {}
 
 

@@ -27,6 +27,8 @@ def race_on(path: Path, race: Race = LOST, hardware: object = HERE) -> Path:
 
 def test_race_is_read_as_it_was_written() -> None:
     assert parse_race(LOST.to_line("0123")) == ("0123", LOST)
+    left = dataclasses.replace(LOST, left=("ef" * 32, "01" * 32))
+    assert parse_race(left.to_line("0123")) == ("0123", left)
 
 
 @pytest.mark.parametrize(
@@ -37,6 +39,7 @@ def test_race_is_read_as_it_was_written() -> None:
         LOST.to_line("0123").replace(b"0.91", b"-0.91"),
         LOST.to_line("0123").replace(b"0.91", b"NaN"),
         LOST.to_line("0123").replace(b'"points"', b'"dots"'),
+        LOST.to_line("0123").replace(b"}", b', "left": 7}'),
         b"[1]",
         b"7",
     ],

@@ -8,6 +8,7 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from typer.testing import CliRunner, Result
 import planish
 import planish.racing
 import planish.tuning
+from planish.autotune.apply_log import KernelOutcome
 from planish.autotune.log import Race, TuningLog
 from planish.autotune.log.record import present
 from planish.autotune.measure import Measurer, Options
@@ -76,6 +78,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_tune_then_compile_without_a_trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # What is faster is not the question here.
     monkeypatch.setattr(planish.tuning, "race_artefacts", race_of(2.0))
+    monkeypatch.setattr(planish.tuning, "losing_tasks", lambda *arguments: ())
     monkeypatch.setattr(planish.tuning, "confirm", lambda tuning, *others: tuning)
     model = perceptron(tmp_path / "small.onnx")
     log, output, report = tmp_path / "log", tmp_path / "out", tmp_path / "report"
@@ -140,6 +143,40 @@ def test_slower_than_untuned_is_never_shipped(
     once_more = planish.tuning.tune(model, tmp_path / "out", log=log)
     assert once_more.race is None
     assert "only 0.909 times as fast as without" in once_more.verdict
+
+
+@pytest.mark.usefixtures("measured")
+@pytest.mark.parametrize(
+    ("speeds", "left"), [((0.95, 1.05), 1), ((1.02, 1.05), 1), ((1.02, 1.01), 0), ((0.95, 0.9), 2)]
+)
+def test_tasks_that_lose_in_the_model_are_left_untuned_if_that_is_faster(
+    speeds: tuple[float, float], left: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = perceptron(tmp_path / "small.onnx")
+    log = log_of(tmp_path / "log", model)
+    races = iter([race_of(speed) for speed in speeds])
+    monkeypatch.setattr(
+        planish.tuning, "race_artefacts", lambda *arguments: next(races)(*arguments)
+    )
+    asked: list[tuple[KernelOutcome, ...]] = []
+
+    def losing(graph: object, plain: Path, best: Path, outcomes: Any, *others: object) -> Any:
+        asked.append(outcomes)
+        return (outcomes[0].task,)
+
+    monkeypatch.setattr(planish.tuning, "losing_tasks", losing)
+    report = planish.tuning.tune(model, tmp_path / "out", log=log)
+    assert [outcome.outcome for (outcomes,) in [asked] for outcome in outcomes] == ["exact"] * 2
+    assert report.tuned == (left < 2)
+    if left == 1:
+        assert "the tuned artefact, with 1 kernel left untuned, is 1.050 times" in report.verdict
+    compiled = planish.compile(model, tmp_path / "again", log=log)
+    assert folder_bytes(tmp_path / "out") == folder_bytes(tmp_path / "again")
+    assert compiled.log is not None
+    assert compiled.log.count("untuned") == left
+    if left == 1:
+        assert compiled.log.left == compiled.log.kernels[:1]
+        assert "1 of them left so because they were slower in the model" in str(compiled.log)
 
 
 @pytest.mark.usefixtures("measured")

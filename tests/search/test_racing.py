@@ -1,0 +1,72 @@
+"""Which tasks lose time in the model: by their kernels' times in turn, where the model has them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import planish
+import planish.racing
+from planish.autotune.apply_log import KernelOutcome
+from planish.racing import _losing, losing_tasks
+from tests.autotune_log.logged_model import HOST, log_of
+from tests.compiler.small_models import perceptron
+
+
+def outcome(kernel: str, task: str, tuned: bool = True) -> KernelOutcome:
+    """A kernel with a point, or without."""
+    return KernelOutcome(kernel, task, "exact", "", point=(("oc", 2),) if tuned else None)
+
+
+KERNELS = [outcome("a", "t1"), outcome("b", "t1"), outcome("c", "t2"), outcome("d", "t3", False)]
+UNTUNED = {"a": 1.0, "b": 1.0, "c": 2.0, "d": 1.0}
+
+
+def rounds(*differences: dict[str, float]) -> tuple[list[dict[str, float]], list[dict[str, float]]]:
+    """Times of both artefacts, in rounds of which each was slower than the one before."""
+    slow = [1.0 + 0.5 * i for i in range(len(differences))]
+    untuned = [{name: slower * spent for name, spent in UNTUNED.items()} for slower in slow]
+    tuned = [
+        {name: spent + more.get(name, 0.0) for name, spent in turn.items()}
+        for turn, more in zip(untuned, differences)
+    ]
+    return untuned, tuned
+
+
+def test_a_task_counts_by_all_its_kernels() -> None:
+    assert _losing(KERNELS, *rounds({"a": 0.5, "b": -0.4, "c": -1})) == ("t1",)
+    assert _losing(KERNELS, *rounds({"a": 0.5, "b": -0.6, "c": 0.1})) == ("t2",)
+    assert _losing(KERNELS, *rounds({"a": 0.5, "c": 0.1})) == ("t1", "t2")
+
+
+def test_one_round_of_three_decides_nothing() -> None:
+    assert _losing(KERNELS, *rounds({"a": 9.0}, {"a": -0.1}, {"a": -0.1})) == ()
+
+
+def test_what_nobody_would_notice_is_not_tried() -> None:
+    assert _losing(KERNELS, *rounds({"a": 0.001})) == ()
+    assert _losing(KERNELS, *rounds({"d": 2.0})) == ()  # it has no point to be left out
+
+
+def test_artefacts_tell_times_of_the_kernels_that_a_log_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(planish.racing, "_ROUNDS", 2)
+    monkeypatch.setattr(planish.racing, "_TURN_SECONDS", 0.001)
+    seen: list[list[dict[str, float]]] = []
+    monkeypatch.setattr(planish.racing, "_losing", lambda *told: seen.extend(told[1:]) or ("t",))
+    model = perceptron(tmp_path / "small.onnx")
+    planish.compile(model, tmp_path / "plain", log=False)
+    report = planish.compile(model, tmp_path / "best", log=log_of(tmp_path / "log", model))
+    assert report.log is not None
+    graph = planish.import_model(model)
+    places = tmp_path / "plain", tmp_path / "best"
+    kernels = report.log.kernels
+    found = losing_tasks(graph, *places, kernels, HOST.cores, lambda *told: None)
+    assert found == ("t",)
+    assert [len(artefact) for artefact in seen] == [2, 2]
+    for turn in (*seen[0], *seen[1]):
+        assert {kernel.kernel for kernel in kernels} <= turn.keys()
+        assert np.all(np.asarray(list(turn.values())) > 0)
