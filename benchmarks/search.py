@@ -1,9 +1,10 @@
 """Our search against others, over recorded measurements: the same space, the same budget.
 
-    python benchmarks/search.py record MODEL TABLE      measures every point of some kernels, once
-    python benchmarks/search.py compare TABLE           has each search look for the best points
+    python benchmarks/search.py record FOLDER TABLE     measures every point of some kernels, once
+    python benchmarks/search.py compare TABLE...        has each search look for the best points
 
-TABLE is a tuning log. Recording goes on where it ended; comparing needs neither model nor hardware.
+FOLDER is a model's, as for zoo.py; its heaviest kernels are taken. TABLE is a tuning log. Recording
+goes on where it ended; comparing needs neither model nor hardware.
 A search is told the default's time and then asks for batches of eight. For each search, means over
 the kernels and seeds: `final` is the best time found by the optimum of the table, `area` the mean
 over the trials of the best time so far by the optimum (geometric means; 1 would be perfect),
@@ -20,6 +21,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
+from spaces import heaviest, kernels_of
 from zoo import print_table_head, print_table_line
 
 from planish.autotune.log import Header, LogWriter, TuningLog
@@ -37,9 +39,8 @@ from planish.autotune.search import (
 )
 from planish.autotune.search.logged import fill_group, logged_kernels, target_of, write_kernel
 from planish.autotune.search.task_search import TaskSearch, logged_trial
-from planish.ir.onnx import import_model
 from planish.ir.target import Target
-from planish.logged_schedules import fuse_kernels, hardware_of
+from planish.logged_schedules import hardware_of
 from planish.measuring import BACKEND
 from planish.targets.hardware import detect_host
 
@@ -69,18 +70,26 @@ class Recorded:
         return min(self.group.seconds.values())
 
 
-def record(model: Path, table: Path, kernels: int, most: int, target: Target) -> None:
-    """Measures all points of the kernels with the largest spaces of at most `most` points."""
-    tasks = make_tasks(fuse_kernels(import_model(model), target), target)
-    fitting = [task for task in tasks if task.lattice.size <= most]
-    chosen = sorted(fitting, key=lambda task: -task.lattice.size)[:kernels]
+def chosen_tasks(options: argparse.Namespace, target: Target) -> list[Task]:
+    """The model's heaviest kernels whose spaces have --least to --most points."""
+    fitting = [
+        (task.kernel, task.count)
+        for task in make_tasks((kernel for kernel, _ in kernels_of(options.folder, target)), target)
+        if options.least <= task.lattice.size <= options.most
+    ]
+    taken = heaviest(fitting, options.kernels, options.each)
+    return list(make_tasks((kernel for kernel, _ in taken), target))
+
+
+def record(tasks: Sequence[Task], table: Path, target: Target) -> None:
+    """Measures all points of the tasks that the table lacks."""
     header = Header.of(hardware_of(target))
     with (
         LogWriter(table, header) as writer,
         Measurer(BACKEND, target, Options(budget=0.2, patience=1.0)) as measurer,
     ):
         known = TuningLog.read([table])
-        for task in chosen:
+        for task in tasks:
             print(f"{task.about}: {task.lattice.size} points", file=sys.stderr)
             search = RandomSearcher(task.lattice, 0)
             state = TaskSearch(task, target, search, Limit())
@@ -101,9 +110,9 @@ def record(model: Path, table: Path, kernels: int, most: int, target: Target) ->
                 state.finish(dict(map(state.take, results)))
 
 
-def read_table(path: Path) -> list[Recorded]:
-    """The tasks of a table, for the hardware that they were recorded on."""
-    log, host = TuningLog.read([path]), detect_host()
+def read_tables(paths: Sequence[Path]) -> list[Recorded]:
+    """The tasks of tables, for the hardware that they were recorded on."""
+    log, host = TuningLog.read(paths), detect_host()
     found = []
     for digest, kernel in logged_kernels(log).items():
         records = log.of_task(digest)
@@ -151,9 +160,8 @@ def simulate(
     return Score(float(curve[-1]), area, int(near[0]) + 1 if len(near) else budget)
 
 
-def compare(table: Path, budget: int, seeds: int) -> dict[str, Score]:
+def compare(recorded: Sequence[Recorded], budget: int, seeds: int) -> dict[str, Score]:
     """Each search's mean score."""
-    recorded = read_table(table)
     scores: dict[str, list[Score]] = {}
     for one in recorded:
         others = [other for other in recorded if other is not one]
@@ -175,23 +183,28 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(dest="command", required=True)
     recording = commands.add_parser("record", help="measure every point of some kernels")
-    recording.add_argument("model", type=Path)
+    recording.add_argument("folder", type=Path)
     recording.add_argument("table", type=Path)
     recording.add_argument("--kernels", type=int, default=4)
-    recording.add_argument("--most", type=int, default=1000, help="points of a kernel")
+    recording.add_argument("--each", type=int, default=2, help="kernels of a space and anchor (2)")
+    recording.add_argument("--least", type=int, default=64, help="points of a kernel (64)")
+    recording.add_argument("--most", type=int, default=1000, help="points of a kernel (1000)")
     comparing = commands.add_parser("compare", help="run every search over a table")
-    comparing.add_argument("table", type=Path)
+    comparing.add_argument("table", type=Path, nargs="+")
     comparing.add_argument("--trials", type=int, default=64)
     comparing.add_argument("--seeds", type=int, default=5)
     comparing.add_argument("--json", action="store_true")
     given = parser.parse_args()
     if given.command == "record":
-        record(given.model, given.table, given.kernels, given.most, detect_host())
+        host = detect_host()
+        record(chosen_tasks(given, host), given.table, host)
         return
-    scores = compare(given.table, given.trials, given.seeds)
+    recorded = read_tables(given.table)
+    scores = compare(recorded, given.trials, given.seeds)
     if given.json:
         print(json.dumps({name: asdict(score) for name, score in scores.items()}))
         return
+    print(f"{len(recorded)} kernels, {given.seeds} seeds, {given.trials} trials")
     heads, wide = ("search", "  final", "   area", "within 5 %"), max(map(len, scores))
     print_table_head(heads, wide)
     for name, score in scores.items():

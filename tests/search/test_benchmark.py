@@ -39,7 +39,7 @@ def test_scores(table: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(SCRIPT.parent))
     import search
 
-    found = {one.task.digest: one for one in search.read_table(table)}
+    found = {one.task.digest: one for one in search.read_tables([table])}
     assert found.keys() == {task.digest for task in TASKS}
     for task in TASKS:
         recorded = found[task.digest]
