@@ -11,17 +11,13 @@ import numpy as np
 from planish.autotune.search.cost_model import CostModel, Group
 from planish.autotune.search.lattice import Lattice
 
-#: Points of the analytic ranking that are measured before anything else is believed.
-_HEAD = 8
-#: Part of a batch that is drawn at random.
+#: Part of a batch that goes elsewhere when the one before found nothing better around the best.
+_ELSEWHERE = 0.25
+#: Part of what the model proposes that is drawn at random instead.
 _EPSILON = 0.125
-#: Batches without a better point after which the search descends around the best.
-_PATIENCE = 2
 #: Lattices up to this size are scored whole; of larger ones a population evolves.
 _SCORED = 4096
 _POPULATION, _GENERATIONS, _PARENTS = 512, 4, 64
-#: Share of the best time by which a point must be faster to count as progress.
-_PROGRESS = 0.01
 #: How far predictions may be off (standard deviation of a logarithm) before any was checked.
 _FIRST_ERROR = 0.25
 
@@ -59,7 +55,6 @@ class Ledger:
         self.lattice = lattice
         self.seconds: dict[int, float] = {}
         self.rng = np.random.default_rng(seed)
-        self.stalled = 0  # batches since the best improved
         self._recent = 0.1  # share of the best time that a batch saved, averaged
         self._best: tuple[int, float] | None = None
 
@@ -84,7 +79,6 @@ class Ledger:
             return
         saved = 0.0 if math.isinf(before) else 1 - self._best[1] / before
         self._recent = 0.5 * self._recent + 0.5 * saved
-        self.stalled = 0 if math.isinf(before) or saved > _PROGRESS else self.stalled + 1
 
     def gain(self) -> float:
         """What recent batches saved, as a share of the best time."""
@@ -151,9 +145,10 @@ class DescentSearcher(Ledger):
 
 
 class ModelSearcher(Ledger):
-    """The analytic ranking's head, evolution by the cost model, descent around the best.
+    """Descent around the best, in the order of the cost model, and what that proposes anywhere.
 
-    `seeds` (points that a log recommends) go first. With `model` None the analytic model alone
+    It begins at what is told first, the analytic pick, which is near the best point as a rule; but
+    `seeds` (points that a log recommends) go before. With `model` None the analytic model alone
     scores. The model learns when its owner fits it; what is told here is in its `group`.
     """
 
@@ -167,28 +162,36 @@ class ModelSearcher(Ledger):
     ) -> None:
         super().__init__(lattice, seed)
         self.group, self._model = group, model
-        ranking = group.features.ranking[:_HEAD].tolist()
-        self._queue = list(dict.fromkeys([*seeds, *ranking]))
+        self._seeds, self._improved = tuple(seeds), True
         self._error = _FIRST_ERROR
 
     def ask(self, count: int) -> list[int]:
-        """The queue's head first; then what the model, chance and the best's neighbours say."""
-        found = self.take(self._queue, count)
-        if len(found) == count:
-            return found
-        if self.stalled >= _PATIENCE and self._best is not None:
-            near = self.lattice.neighbours(self._best[0])
-            found += self.take(self._sorted(near), count - len(found), found)
+        """Seeds; then points around the best; then what the model, and chance, propose."""
+        found = self.take(self._seeds, count)
+        if self._best is not None and len(found) < count:
+            room = count - len(found)
+            around = room if self._improved else room - int(_ELSEWHERE * room)
+            found += self.take(self._around(self._best[0]), around, found)
         drawn = int(self.rng.binomial(count - len(found), _EPSILON))
         found += self.take(self._proposals(), count - len(found) - drawn, found)
         return found + self.take(
             self.rng.permutation(self.unknown()).tolist(), count - len(found), found
         )
 
+    def _around(self, point: int) -> list[int]:
+        """The neighbours of a point, the promising first, then all that differ in one choice."""
+        lattice = self.lattice
+        lines = (lattice.along(point, position) for position in range(len(lattice.names)))
+        line = [other for points in lines for other in points]
+        return self._sorted(lattice.neighbours(point)) + self._sorted(line)
+
     def tell(self, seconds: Mapping[int, float]) -> None:
         """Checks the model's predictions, then learns the truth."""
         self._check(seconds)
+        before = self._best
         super().tell(seconds)
+        if seconds:
+            self._improved = self._best != before
         self.group.seconds.update(seconds)
 
     def gain(self) -> float:

@@ -45,25 +45,27 @@ def grid(options: dict[str, tuple[object, ...]]) -> dict[str, np.ndarray]:
     return {name: axis.reshape(-1) for name, axis in zip(options, axes)}
 
 
-def table(size: int = 64, *, known: float = 1.0, noise: float = 0.0, seed: int = 0) -> Table:
+def table(
+    size: int = 64, *, known: float = 1.0, noise: float = 0.0, seed: int = 0, odd: float = 1.0
+) -> Table:
     """A made-up convolution of `size` columns.
 
-    The estimate sees registers, vectors and cores, times `known`; the truth has also what the order
-    of loops does and what tiles that do not divide the columns waste.
+    The estimate sees registers, vectors and cores, times `known`; the truth has also what tiles
+    waste that do not divide the columns and, times `odd`, what the order of loops does.
     """
     points = grid(OPTIONS)
-    pick = {"oc": 1, "ow": 1, "outer": "channels", "vector": 1, "parallel": False}
-    lattice = Lattice(points, pick)
     sums = points["oc"] * points["ow"]
     spilled = np.maximum(0, sums - 24) * 0.02
     cores = np.where(points["parallel"], 1.5, 1)
     seen = np.log((1 + 4 / sums + spilled) / points["vector"] ** 0.3 / cores)
+    pick = {name: values[seen.argmin()].item() for name, values in points.items()}
+    lattice = Lattice(points, pick)
     waste = 2 * np.log(-(-size // points["ow"]) * points["ow"] / size)
     by_pixels = np.where(points["outer"] == "pixels", 0.5, 0.0)
     order = by_pixels * np.where(points["oc"] > 2, -1, 1)
     crossed = np.where(points["vector"] == 16, 0.6 * (points["ow"] % 2), 0.0)
     drawn = np.random.default_rng(seed).normal(0, noise, lattice.size)
-    seconds = size * 1e-6 * np.exp(seen + waste + order + crossed + drawn)
+    seconds = size * 1e-6 * np.exp(seen + waste + odd * (order + crossed) + drawn)
     estimate = known * seen
     columns = [
         *lattice.codes.T.astype(float),

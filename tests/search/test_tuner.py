@@ -118,7 +118,7 @@ def test_same_seed_same_trials(tmp_path: Path) -> None:
     for run, seed in enumerate((0, 0, 1)):
         measurer = TableMeasurer(TASKS)
         means = means_for(tmp_path / f"log{run}", measurer)
-        tune(TASKS, HOST, Budget(trials=30), means, seed)
+        tune(TASKS, HOST, Budget(trials=120), means, seed)
         asked.append(measurer.asked)
     assert asked[0] == asked[1]
     assert asked[0] != asked[2]
