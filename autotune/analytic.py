@@ -19,14 +19,15 @@ Numbers = np.ndarray | float
 FMA_LATENCY = 4.0
 #: Instructions that a core begins in a cycle.
 ISSUE = 5.0
-#: Bytes a cycle that a core reads from L2, from L3 and from memory.
-L2_BYTES, L3_BYTES, DRAM_BYTES = 32.0, 10.0, 4.0
+#: Bytes a cycle that a core reads from L2 and from L3.
+L2_BYTES, L3_BYTES = 32.0, 10.0
 #: Cycles that each register beyond those of the CPU costs: spills come in groups, and wait.
 SPILL = 8.0
 #: Cycles to begin a tile: addresses, zeroing, loop exits.
 TILE = 12.0
-#: Bytes a cycle from another core's cache; it may be on another die.
-FOREIGN_BYTES = 3.0
+#: Bytes a cycle from another core's cache, which may be on another die: parts of what that core
+#: made, while it takes others itself; and all of it, one tensor after another.
+FOREIGN_BYTES, GATHERED_BYTES = 3.0, 4.0
 #: Part of the time of reads from L2, and from beyond it, that work on registers does not hide.
 NEAR_EXPOSED, FAR_EXPOSED = 0.05, 0.3
 #: Cycles to wake the other cores for a kernel, and to wait for them.
@@ -40,9 +41,10 @@ class Work:
     A step is one pass of the innermost loop: `multiplies` vector multiply-adds on `sums`
     independent registers, `loads` vectors or broadcasts read from L1, `registers` in use.
     `steps` in a tile, `tiles` in the kernel, `finish` vector instructions to end a tile. Bytes
-    are for one core alone doing all: `l2`, `l3`, `dram` read from there. `shares` is into how many
-    equal pieces the work can be cut for several cores. Beside its own part a core then reads its
-    part of the `foreign` bytes from the caches of others, and all of the `common` ones.
+    are for one core alone doing all: `l2`, `l3` read from there, `gathered` from the caches of
+    other cores. `shares` is into how many equal pieces the work can be cut for several cores.
+    Beside its own part a core then reads its part of the `foreign` bytes from the caches of others,
+    and all of the `common` ones.
     """
 
     multiplies: Numbers
@@ -57,7 +59,7 @@ class Work:
     shares: Numbers
     parallel: Numbers
     vector_bytes: Numbers
-    dram: Numbers = 0.0
+    gathered: Numbers = 0.0
     foreign: Numbers = 0.0
     common: Numbers = 0.0
 
@@ -75,7 +77,7 @@ def cycles(work: Work, target: Target) -> np.ndarray:
     spilled = np.maximum(0.0, work.registers - target.vector_registers)
     step = step + SPILL * spilled
     compute = work.tiles * (work.steps * step + work.finish / rate + TILE)
-    near, far = work.l2 / L2_BYTES, work.l3 / L3_BYTES + work.dram / DRAM_BYTES
+    near, far = work.l2 / L2_BYTES, work.l3 / L3_BYTES + work.gathered / GATHERED_BYTES
     memory = near + far
     # Prefetching hides the shorter of the two but for a part.
     exposed = np.where(compute > memory, NEAR_EXPOSED * near + FAR_EXPOSED * far, 0.3 * compute)

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from planish.autotune.analytic import Work
+from planish.autotune.analytic import Numbers, Work
 from planish.autotune.spaces.space import LENGTHY, Choices, Points, Space, Steps
 from planish.autotune.spaces.streams import (
     by_rows,
@@ -36,6 +36,15 @@ _BRANCHING = frozenset(("concat", "pad", "gather", "gather_elements", "gather_nd
 
 #: Bytes of a cache line.
 _LINE = 64
+#: Bytes of the pieces in which a tile's rows are read.
+_PIECE = 16
+#: Part of the time of moving a tensor that each doubling of the distance of its rows costs where
+#: one line of a row comes after one of another, and what lines cost that hold parts of two pieces.
+_FURTHER, _PARTIAL = 1 / 64, 0.25
+#: Part of the time of fetching a line that each return to it takes, for tiles narrower than lines.
+_AGAIN = 0.25
+#: Tiles that a task takes, about.
+_RUN = 16
 
 
 def _is_flat(kernel: Node) -> bool:
@@ -94,14 +103,16 @@ def _tiles(kernel: Node, target: Target) -> tuple[int, ...]:
 
 def options(kernel: Node, target: Target) -> Mapping[str, tuple[Any, ...]]:
     """Choices: `flat` (one loop), `vector` (lanes), `overlap` (a last vector is moved back), `tile`
-    (0, or the size of register tiles, which take the place of these), `share` (what cores take: a
-    part of the loops, or of the rows of an image, as convolutions do), `parallel`."""
-    lanes = _lanes(kernel, target)
+    (0, or the size of register tiles, which take the place of these), `order` (the tensor in which
+    tiles follow each other: the one that is read, or the one that is written), `share` (what cores
+    take: a part of the loops, or of the rows of an image, as convolutions do), `parallel`."""
+    lanes, tiles = _lanes(kernel, target), _tiles(kernel, target)
     return {
         "flat": (False, True) if _is_flat(kernel) else (False,),
         "vector": tuple(v for v in (1, 4, 8, 16, 32) if v <= 2 * lanes),
         "overlap": (False, True),
-        "tile": (0, *_tiles(kernel, target)),
+        "tile": (0, *tiles),
+        "order": ("written", "read") if tiles else ("written",),
         "share": ("loops", "rows") if shares_rows(kernel, target) else ("loops",),
         "parallel": (False, True),
     }
@@ -119,6 +130,7 @@ def _legal(kernel: Node, target: Target, points: Points) -> np.ndarray:
     flat, tile = points["flat"], points["tile"] > 0
     fits = vectors_fit(_extent(kernel, flat), points)
     alone = ~tile | (~flat & (points["vector"] == 1))
+    alone = alone & (tile | (points["order"] == "written"))
     rows = points["share"] == "rows"
     return np.asarray(fits & alone & (~rows | (points["parallel"] & ~flat)))
 
@@ -130,35 +142,71 @@ def _registers(kernel: Node, target: Target, vector: np.ndarray) -> np.ndarray:
     return np.ceil(vector / _lanes(kernel, target)) * each + (6 if lengthy else 0)
 
 
+def _scattered(stride: int) -> float:
+    """Times as long that lines of rows take which are so many bytes apart, one of each in turn.
+
+    Lines that follow each other are fetched ahead; rows far apart share sets of a cache, and
+    pages; a row that does not begin with a line leaves parts, which are fetched twice.
+    """
+    return 1 + _FURTHER * math.log2(stride) + (_PARTIAL if stride % _LINE else 0.0)
+
+
+def _turning(kernel: Node, points: Points) -> dict[str, Numbers]:
+    """Fields of Work of register tiles; `parts` is how many times as long bytes take."""
+    digits, itemsize = permutation(kernel.regions[0]), kernel.output.type.dtype.itemsize
+    column = turned(digits) if digits else None
+    if not digits or column is None:
+        return {}
+    size, row = np.maximum(points["tile"], 1), digits[-1]
+    piece = np.minimum(size, _PIECE // itemsize)
+    others = kernel.output.type.elements // (row.extent * column.extent)
+    count = others * -(-row.extent // size) * -(-column.extent // size)
+    lines = np.maximum(1, _LINE / (size * itemsize))
+    apart = np.where(
+        points["order"] == "read",
+        _scattered(column.written * itemsize),
+        _scattered(row.read * itemsize),
+    )
+    return {
+        "multiplies": np.log2(piece),
+        "loads": size / piece + 1,
+        "steps": size * _RUN,
+        "tiles": count / _RUN,
+        "parts": (1 + _AGAIN * (lines - 1)) * apart,
+        "vector_bytes": size * itemsize,
+    }
+
+
 def _work(kernel: Node, target: Target, points: Points) -> Work:
     (body,) = kernel.regions
     out = inner_root(body).type
-    vector, tile = points["vector"], points["tile"]
+    vector, tile = points["vector"], points["tile"] > 0
     extent = _extent(kernel, points["flat"])
-    instructions = instructions_of(kernel)
     # Lane by lane, where a vector is not read from one place.
     together = _is_vectorizable(kernel) or _is_flat(kernel)
     lanes = _lanes(kernel, target)
     each = np.ceil(vector / lanes) if together else 2 * vector
-    turning = np.where(tile > 0, np.log2(np.maximum(tile, 1)), instructions * each)
-    vectors = -(-extent // np.where(tile > 0, np.minimum(tile, extent), vector))
     l2, l3 = moved(kernel, target)
-    # Rows of a tile that are no whole cache line are written in parts, or wait for it.
-    parts = np.where(tile > 0, 1 + _LINE / 2 / (np.maximum(tile, 1) * out.dtype.itemsize), 1.0)
     rows = points["share"] == "rows"
+    plain: dict[str, Numbers] = {
+        "multiplies": instructions_of(kernel) * each,
+        "loads": (len(body.inputs) + 1) * each,
+        "steps": -(-extent // vector),
+        "tiles": out.elements // np.maximum(extent, 1),
+        "vector_bytes": target.vector_bytes,
+    }
+    turning = _turning(kernel, points)
+    parts = turning.pop("parts", 1.0)
+    fields = {name: np.where(tile, turning.get(name, 0.0), n) for name, n in plain.items()}
     return Work(
-        multiplies=turning,
+        **fields,
         sums=1e9,  # no step waits for another
-        loads=(len(body.inputs) + 1) * np.where(tile > 0, 1, each),
         registers=_registers(kernel, target, vector),
-        steps=vectors,
-        tiles=out.elements // np.maximum(extent, 1),
         finish=0.0,
         l2=l2 * parts,
         l3=l3 * parts,
         shares=np.where(rows, target.cores, np.maximum(out.elements // vector, 1)),
         parallel=points["parallel"],
-        vector_bytes=target.vector_bytes,
         **from_others(kernel, target, points),
     )
 
@@ -193,7 +241,7 @@ SPACE = Space(
     options,
     None,
     directives,
-    version=3,
+    version=4,
     emitter=emitter,
     legal=_legal,
     work=_work,

@@ -75,7 +75,7 @@ def instructions_of(kernel: Node) -> int:
 def from_others(kernel: Node, target: Target, points: Points) -> dict[str, Numbers]:
     """Fields of Work: bytes that another core wrote, where a kernel before was shared.
 
-    One core that does all reads from the others what they made; cores that share an image by
+    One core that does all gathers from the others what they made; cores that share an image by
     channels read what those made that share it by rows.
     """
     taken = sum(v.type.nbytes for v in kernel.inputs if v.type.nbytes >= _WORTH_SHARING)
@@ -83,7 +83,7 @@ def from_others(kernel: Node, target: Target, points: Points) -> dict[str, Numbe
     across = wants_rows(kernel, target) & by_loops
     return {
         "foreign": np.where(across, float(taken), 0.0),
-        "dram": np.where(points["parallel"], 0.0, taken * (1 - 1 / target.cores)),
+        "gathered": np.where(points["parallel"], 0.0, taken * (1 - 1 / target.cores)),
     }
 
 
