@@ -26,9 +26,13 @@ Outcome = Literal["exact", "class", "untuned"]
 
 @dataclass(frozen=True, slots=True)
 class KernelOutcome:
-    """What the log had for one kernel; `seconds` and `header` are the record's, if one is used."""
+    """What the log had for one kernel; `seconds` and `header` are the record's, if one is used.
+
+    `onnx_nodes` are the names of those that the kernel came from: several kernels have its name.
+    """
 
     kernel: str
+    onnx_nodes: tuple[str, ...]
     task: str
     outcome: Outcome
     reason: str
@@ -153,7 +157,7 @@ def _raced(report: LogReport, log: TuningLog, hardware: Fingerprint, target: Tar
 def _without(report: LogReport, left: Sequence[KernelOutcome], reason: str) -> LogReport:
     """The report with some kernels untuned, those that have a point for this reason."""
     kernels = tuple(
-        KernelOutcome(kernel.kernel, kernel.task, "untuned", reason)
+        replace(kernel, outcome="untuned", reason=reason, seconds=None, header="", point=None)
         if kernel in left and kernel.point is not None
         else kernel
         for kernel in report.kernels
@@ -164,20 +168,21 @@ def _without(report: LogReport, left: Sequence[KernelOutcome], reason: str) -> L
 def _logged(
     kernel: Node, target: Target, log: TuningLog, hardware: Fingerprint
 ) -> tuple[Schedule | None, KernelOutcome]:
-    name, task, space = kernel.attrs["name"], task_digest(kernel), space_of(kernel)
+    name, nodes = kernel.attrs["name"], kernel.provenance
+    task, space = task_digest(kernel), space_of(kernel)
     found = log.best(task, space, hardware, target.cores)
     if found is None:
         reason = _why_none(log, kernel, task, target, hardware)
-        return None, KernelOutcome(name, task, "untuned", reason)
+        return None, KernelOutcome(name, nodes, task, "untuned", reason)
     trial, header = found.record.trial, found.record.header
     try:
         schedule = schedule_at(kernel, target, checked_choices(kernel, target, trial.point))
     except ScheduleError as error:
         reason = f"refused: the point {spell_point(trial.point)} of {trial.date}: {error}"
-        return None, KernelOutcome(name, task, "untuned", reason)
+        return None, KernelOutcome(name, nodes, task, "untuned", reason)
     reason = f"{spell_point(trial.point)}, measured on {trial.date}"
     return schedule, KernelOutcome(
-        name, task, found.grade, reason, trial.median, header.id, trial.point
+        name, nodes, task, found.grade, reason, trial.median, header.id, trial.point
     )
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 
+from planish.artefact.format import Manifest, read_manifest
 from planish.autotune.apply_log import KernelOutcome
 from planish.autotune.log.race import Race
 from planish.autotune.log.record import present
@@ -53,27 +55,48 @@ def losing_tasks(
     The artefacts' kernels are timed in turn, where the model has them: their inputs lie where other
     kernels left them. Empty if all that could be saved would not be noticed.
     """
-    times: dict[str, list[dict[str, float]]] = {"untuned": [], "tuned": []}
+    places = {"untuned": plain, "tuned": best}
+    keys = {label: kernel_keys(read_manifest(place)) for label, place in places.items()}
+    times: dict[str, list[Mapping[Key, float]]] = {label: [] for label in places}
     with _started(graph, plain, best, threads) as started:
         for turn in range(_ROUNDS):
             progress("time kernels in turn", turn, _ROUNDS)
             for label, worker in started.items():
-                told = worker.ask(do="kernels", seconds=_TURN_SECONDS)
-                times[label].append(dict(zip(told["names"], told["medians"])))
+                medians = worker.ask(do="kernels", seconds=_TURN_SECONDS)["medians"]
+                times[label].append(dict(zip(keys[label], medians, strict=True)))
     return _losing(outcomes, times["untuned"], times["tuned"])
+
+
+#: A kernel's name, its ONNX nodes, and which one of those it is that have both.
+Key = tuple[str, tuple[str, ...], int]
+
+
+def kernel_keys(manifest: Manifest) -> list[Key]:
+    """What the kernels of an artefact are known by, in the order of the calls."""
+    return _numbered((kernel.name, kernel.onnx_nodes) for kernel in manifest.kernels)
+
+
+def _numbered(kernels: Iterable[tuple[str, tuple[str, ...]]]) -> list[Key]:
+    seen: Counter[tuple[str, tuple[str, ...]]] = Counter()
+    keys = []
+    for kernel in kernels:
+        keys.append((*kernel, seen[kernel]))
+        seen[kernel] += 1
+    return keys
 
 
 def _losing(
     outcomes: Sequence[KernelOutcome],
-    untuned: Sequence[Mapping[str, float]],
-    tuned: Sequence[Mapping[str, float]],
+    untuned: Sequence[Mapping[Key, float]],
+    tuned: Sequence[Mapping[Key, float]],
 ) -> tuple[str, ...]:
     """Of seconds by kernel, a mapping for each round."""
     lost: dict[str, float] = {}
-    for outcome in outcomes:
-        if outcome.point is not None:
-            name = outcome.kernel
-            longer = np.median([mine[name] - theirs[name] for mine, theirs in zip(tuned, untuned)])
+    names = _numbered((outcome.kernel, outcome.onnx_nodes) for outcome in outcomes)
+    for outcome, key in zip(outcomes, names):
+        # A kernel whose output is a view in the plan is not called.
+        if outcome.point is not None and key in untuned[0] and key in tuned[0]:
+            longer = np.median([mine[key] - theirs[key] for mine, theirs in zip(tuned, untuned)])
             lost[outcome.task] = lost.get(outcome.task, 0.0) + float(longer)
     losing = {task: seconds for task, seconds in lost.items() if seconds > 0}
     whole = np.median([sum(turn.values()) for turn in untuned])

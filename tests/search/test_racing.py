@@ -10,21 +10,29 @@ import pytest
 import planish
 import planish.racing
 from planish.autotune.apply_log import KernelOutcome
-from planish.racing import _losing, losing_tasks
+from planish.racing import Key, _losing, losing_tasks
 from tests.autotune_log.logged_model import HOST, log_of
 from tests.compiler.small_models import perceptron
 
 
-def outcome(kernel: str, task: str, tuned: bool = True) -> KernelOutcome:
+def outcome(name: str, node: str, task: str, tuned: bool = True) -> KernelOutcome:
     """A kernel with a point, or without."""
-    return KernelOutcome(kernel, task, "exact", "", point=(("oc", 2),) if tuned else None)
+    point = (("oc", 2),) if tuned else None
+    return KernelOutcome(name, (node,), task, "exact", "", point=point)
 
 
-KERNELS = [outcome("a", "t1"), outcome("b", "t1"), outcome("c", "t2"), outcome("d", "t3", False)]
-UNTUNED = {"a": 1.0, "b": 1.0, "c": 2.0, "d": 1.0}
+#: Two of one name, and two of one name and one node.
+KERNELS = [
+    outcome("conv", "n1", "t1"),
+    outcome("conv", "n2", "t1"),
+    outcome("add", "n3", "t2"),
+    outcome("add", "n3", "t3", tuned=False),
+]
+A, B, C, D = ("conv", ("n1",), 0), ("conv", ("n2",), 0), ("add", ("n3",), 0), ("add", ("n3",), 1)
+UNTUNED: dict[Key, float] = {A: 1.0, B: 1.0, C: 2.0, D: 1.0}
 
 
-def rounds(*differences: dict[str, float]) -> tuple[list[dict[str, float]], list[dict[str, float]]]:
+def rounds(*differences: dict[Key, float]) -> tuple[list[dict[Key, float]], list[dict[Key, float]]]:
     """Times of both artefacts, in rounds of which each was slower than the one before."""
     slow = [1.0 + 0.5 * i for i in range(len(differences))]
     untuned = [{name: slower * spent for name, spent in UNTUNED.items()} for slower in slow]
@@ -36,18 +44,18 @@ def rounds(*differences: dict[str, float]) -> tuple[list[dict[str, float]], list
 
 
 def test_a_task_counts_by_all_its_kernels() -> None:
-    assert _losing(KERNELS, *rounds({"a": 0.5, "b": -0.4, "c": -1})) == ("t1",)
-    assert _losing(KERNELS, *rounds({"a": 0.5, "b": -0.6, "c": 0.1})) == ("t2",)
-    assert _losing(KERNELS, *rounds({"a": 0.5, "c": 0.1})) == ("t1", "t2")
+    assert _losing(KERNELS, *rounds({A: 0.5, B: -0.4, C: -1})) == ("t1",)
+    assert _losing(KERNELS, *rounds({A: 0.5, B: -0.6, C: 0.1})) == ("t2",)
+    assert _losing(KERNELS, *rounds({A: 0.5, C: 0.1})) == ("t1", "t2")
 
 
 def test_one_round_of_three_decides_nothing() -> None:
-    assert _losing(KERNELS, *rounds({"a": 9.0}, {"a": -0.1}, {"a": -0.1})) == ()
+    assert _losing(KERNELS, *rounds({A: 9.0}, {A: -0.1}, {A: -0.1})) == ()
 
 
 def test_what_nobody_would_notice_is_not_tried() -> None:
-    assert _losing(KERNELS, *rounds({"a": 0.001})) == ()
-    assert _losing(KERNELS, *rounds({"d": 2.0})) == ()  # it has no point to be left out
+    assert _losing(KERNELS, *rounds({A: 0.001})) == ()
+    assert _losing(KERNELS, *rounds({D: 2.0})) == ()  # it has no point to be left out
 
 
 def test_artefacts_tell_times_of_the_kernels_that_a_log_names(
@@ -55,7 +63,7 @@ def test_artefacts_tell_times_of_the_kernels_that_a_log_names(
 ) -> None:
     monkeypatch.setattr(planish.racing, "_ROUNDS", 2)
     monkeypatch.setattr(planish.racing, "_TURN_SECONDS", 0.001)
-    seen: list[list[dict[str, float]]] = []
+    seen: list[list[dict[Key, float]]] = []
     monkeypatch.setattr(planish.racing, "_losing", lambda *told: seen.extend(told[1:]) or ("t",))
     model = perceptron(tmp_path / "small.onnx")
     planish.compile(model, tmp_path / "plain", log=False)
@@ -68,5 +76,5 @@ def test_artefacts_tell_times_of_the_kernels_that_a_log_names(
     assert found == ("t",)
     assert [len(artefact) for artefact in seen] == [2, 2]
     for turn in (*seen[0], *seen[1]):
-        assert {kernel.kernel for kernel in kernels} <= turn.keys()
+        assert {(kernel.kernel, kernel.onnx_nodes, 0) for kernel in kernels} <= turn.keys()
         assert np.all(np.asarray(list(turn.values())) > 0)
