@@ -45,15 +45,20 @@ def options(kernel: Node, target: Target) -> Mapping[str, tuple[Any, ...]]:
     """Choices: `m` (rows of a tile), `n` (columns of a tile), `vector` (lanes), `outer` (what the
     outermost loop runs over: columns or rows), `chunk` (products of a partial sum), `epilogue`
     (its loops unrolled, or not where the sums are in memory), `parallel`.
+
+    Narrow vectors are none: LLVM joins them into wide ones alone, but not in a kernel whose result
+    takes the memory of an operand.
     """
     rows = required_anchor(kernel).output.type.static_shape[-2]
     lanes = target.lanes(required_anchor(kernel).output.type.dtype.itemsize)
     depth = required_anchor(kernel).inputs[0].type.static_shape[-1]
     chunk = partial_sum(depth, 1)
+    panels = _panel(kernel, target)
+    widest = widest_vector(math.gcd(*panels), min(lanes, 16))
     return {
         "m": tile_candidates(rows, target.vector_registers - 3),
-        "n": _panel(kernel, target),
-        "vector": tuple(v for v in (1, 2, 4, 8, 16) if v <= lanes),
+        "n": panels,
+        "vector": (widest // 2, widest) if widest >= 8 else (widest,),
         "outer": ("columns", "rows"),
         "chunk": (chunk,),
         "epilogue": epilogues(chunk != depth),
@@ -147,7 +152,7 @@ SPACE = Space(
     options,
     None,
     directives,
-    version=3,
+    version=4,
     legal=_legal,
     work=_work,
 )

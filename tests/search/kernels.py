@@ -28,7 +28,7 @@ from tests.compiler.small_models import perceptron
 def tasks_of_perceptron() -> tuple[Task, ...]:
     """Two matrix products, and a kernel that computes the first once more."""
     with tempfile.TemporaryDirectory() as folder:
-        graph = planish.import_model(perceptron(Path(folder, "small.onnx")))
+        graph = planish.import_model(perceptron(Path(folder, "small.onnx"), batch=12))
         first, second = fuse_kernels(graph, HOST)
     return make_tasks([first, second, first], HOST)
 
