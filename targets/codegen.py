@@ -13,6 +13,7 @@ from tvm_ffi.structural import structural_map
 from planish.ir.target import Target
 from planish.targets.bindings import store_bindings
 from planish.targets.lowering import LoweredKernel
+from planish.targets.row_loops import fetch_rows_ahead, store_rows_together
 
 #: Bytes that one function may keep in its stack frame; larger buffers come from the runtime.
 STACK_BYTES = 128 * 1024
@@ -54,7 +55,12 @@ def _built(kernels: Mapping[str, LoweredKernel], target: Target) -> tvm.runtime.
     module = _block_passes()(module)
     loops = {}
     for var, func in module.functions.items():
-        placed = kernels[var.name_hint].placement.apply(func)
+        kernel = kernels[var.name_hint]
+        if kernel.ahead:
+            func = fetch_rows_ahead(func)
+        if kernel.together:
+            func = store_rows_together(func)
+        placed = kernel.placement.apply(func)
         loops[var] = placed.with_body(store_bindings(placed.body))
     module = _loop_passes()(tvm.IRModule(loops))
     plain = {

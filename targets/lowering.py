@@ -82,12 +82,15 @@ COMPUTED = frozenset(
 class LoweredKernel:
     """A scheduled function, and where its last parameter really lies.
 
-    `overwrites` is the parameter whose memory the last one takes, if any.
+    `overwrites` is the parameter whose memory the last one takes, if any. `ahead`: iterations of
+    the outermost loop fetch what the next one reads; `together`: rows are computed together.
     """
 
     func: tirx.PrimFunc
     placement: Placement = field(default_factory=Placement)
     overwrites: int | None = None
+    ahead: bool = False
+    together: bool = False
 
 
 def lower_kernel(kernel: Node) -> LoweredKernel:
@@ -115,7 +118,9 @@ def lower_kernel(kernel: Node) -> LoweredKernel:
     if has_empty(body):
         return LoweredKernel(func, placement)
     try:
-        return LoweredKernel(replay(func, stages, plan), placement)
+        chosen = dict(plan.choices)
+        rows = {"ahead": chosen.get("ahead", False), "together": chosen.get("together", 1) > 1}
+        return LoweredKernel(replay(func, stages, plan), placement, **rows)
     except ScheduleError as error:
         raise ScheduleError(f"{kernel.where()}: {error}") from None
 

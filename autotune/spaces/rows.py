@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from planish.autotune.analytic import FMA_LATENCY, Work
+from planish.autotune.analytic import FMA_LATENCY, L2_BYTES, Work
 from planish.autotune.spaces.space import (
     LENGTHY,
     Choices,
@@ -27,13 +27,26 @@ from planish.autotune.spaces.streams import (
 from planish.ir.graph import Node
 from planish.ir.target import Target
 from planish.passes.fuse import inner_root
-from planish.passes.local.stages import fold_widths, is_aligned, vector_axis
+from planish.passes.local.stages import (
+    fold_widths,
+    is_aligned,
+    is_in_one_pass,
+    taken_in_lanes,
+    vector_axis,
+)
 
 _NORMS = ("layer_norm", "rms_norm")
 _ARGS = ("arg_max", "arg_min")
-#: Vector instructions of a step, and cycles until the next can begin: those that look for NaN take
-#: more than one addition or maximum.
-_STEPS = dict.fromkeys(("reduce_max", "reduce_min", *_ARGS), (4, 9.0))
+#: Cycles of a step's vector instructions, and those until the next step can begin: those that look
+#: for NaN take more than one addition or maximum, and so does a layer norm in one pass.
+_STEPS = {
+    **dict.fromkeys(("reduce_max", "reduce_min", *_ARGS), (2.5, 11.0)),
+    "layer_norm": (2.0, FMA_LATENCY),
+}
+#: Elements of as many rows as a core works on at the same time.
+_IN_FLIGHT = 512
+#: Bytes of a cache line.
+_LINE = 64
 
 
 def _rows(kernel: Node) -> tuple[tuple[int, ...], int, bool]:
@@ -66,7 +79,7 @@ def has_rows(kernel: Node) -> bool:
 
 def options(kernel: Node, target: Target) -> Mapping[str, tuple[Any, ...]]:
     """Choices: `lanes` (partial results), `vector` (lanes of the output), `overlap` (a last vector
-    is moved back), `together` (rows at once), `parallel`."""
+    is moved back), `together` (rows at once), `ahead` (the next row is fetched), `parallel`."""
     anchor = required_anchor(kernel)
     lanes = target.lanes(anchor.inputs[0].type.dtype.itemsize)
     widths = tuple(v for v in (4, 8, 16, 32) if v <= lanes)
@@ -79,23 +92,48 @@ def options(kernel: Node, target: Target) -> Mapping[str, tuple[Any, ...]]:
         "lanes": (1, *partial),
         "vector": (1,) if _leaves_one(kernel) else (1, *vectors),
         "overlap": (False, True) if overlap else (False,),
-        "together": _together(kernel),
+        "together": _together(kernel, target),
+        "ahead": _ahead(kernel, target),
         "parallel": (False, True),
     }
 
 
-def _together(kernel: Node) -> tuple[int, ...]:
-    """How many neighbouring rows may be taken at once, which hides latencies and shares weights.
+def _together(kernel: Node, target: Target) -> tuple[int, ...]:
+    """How many neighbouring rows may be taken at once, which hides latencies.
 
-    What follows the anchor must keep its rows. Four rows that are written at once, and already two
-    of an RMS norm, whose passes are few, were slower where it was measured.
+    What follows the anchor must keep its rows. Those that follow each other gain where they are so
+    short that both are in registers.
     """
-    most = {"layer_norm": 2, "arg_max": 4, "arg_min": 4}.get(required_anchor(kernel).op, 1)
-    outer, _, contiguous = _rows(kernel)
+    anchor = required_anchor(kernel)
+    outer, length, contiguous = _rows(kernel)
+    vectors = -(-length // target.lanes(anchor.inputs[0].type.dtype.itemsize))
+    is_short = 4 * vectors <= target.vector_registers
+    most = 2 if is_short and not _leaves_one(kernel) else 1
+    most = {**dict.fromkeys(_ARGS, 4), "layer_norm": 2}.get(anchor.op, most)
     result = inner_root(kernel.regions[0]).type.static_shape
     if not contiguous or not outer or result[: len(outer)] != outer:
         return (1,)
     return tuple(n for n in (1, 2, 4) if n <= most and outer[-1] % n == 0)
+
+
+def _side_by_side(kernel: Node) -> bool:
+    """True if rows taken together are in one loop; else they follow each other, stage by stage.
+
+    One row of comparisons has too few that are independent, and two rows share the loads of a layer
+    norm's weights, which bound it.
+    """
+    return required_anchor(kernel).op in ("layer_norm", *_ARGS)
+
+
+def _ahead(kernel: Node, target: Target) -> tuple[bool, ...]:
+    """Whether the next row may be fetched while this one, which is read again, is computed.
+
+    Not for a layer norm: it is bound by loads.
+    """
+    op = required_anchor(kernel).op
+    several = (op == "rms_norm" or "softmax" in op) and _rows(kernel)[2]
+    is_far = sum(value.type.nbytes for value in kernel.inputs) > target.l1
+    return (False, True) if several and is_far else (False,)
 
 
 def _may_overlap(kernel: Node) -> bool:
@@ -131,8 +169,11 @@ def _legal(kernel: Node, target: Target, points: Points) -> np.ndarray:
     fit = vectors_fit(np.asarray(_extent(kernel)), points)
     lanes, together = points["lanes"], points["together"]
     each = np.ceil(lanes / target.lanes(anchor.inputs[0].type.dtype.itemsize))
-    held = together * each * (2 if anchor.op in _ARGS else 1)
+    kept = 1 if anchor.op not in ("layer_norm", *_ARGS) else 2  # registers for each of its lanes
+    held = each * kept * (together if _side_by_side(kernel) else 1)
     few = held * 4 <= target.vector_registers * 3
+    if anchor.op == "softmax":  # lanes narrower than tiles that overlap cannot add them up
+        fit = fit & (~points["overlap"] | (lanes == 1) | (lanes >= points["vector"]))
     return np.asarray(fit & ((together == 1) | (few & (lanes > 1) & (lanes <= length))))
 
 
@@ -143,28 +184,34 @@ def _work(kernel: Node, target: Target, points: Points) -> Work:
     itemsize = anchor.inputs[0].type.dtype.itemsize
     lanes, vector = points["lanes"], points["vector"]
     widest = target.lanes(itemsize)
-    count = np.maximum((lanes if contiguous else vector) / widest, 0.5)
-    passes = sum(not stage.startswith(("exp", "mean", "inv")) for stage in _stages(kernel, 1, 1))
-    steps = -(-length // np.where(contiguous, lanes, 1)) * passes
+    count = np.maximum((lanes if contiguous else vector) / widest, 1.0)
+    together = points["together"]
+    beside, behind = (together, 1) if _side_by_side(kernel) else (1, together)
+    passes = _passes(kernel, lanes)
+    steps = -(-length // np.where(contiguous, lanes, 1)) * passes * behind
     folds = np.asarray([8 * len(fold_widths(int(n))) for n in lanes])
-    folds = folds + np.where((lanes > 1) & (length % lanes > 0), 8 + 6 * count, 0)
+    # Vectors of the rest that are wider than a tile are put together from several.
+    rest = 8 + np.where(points["overlap"] & (anchor.op == "softmax"), 12, 6) * count
+    folds = folds + np.where((lanes > 1) & (length % lanes > 0), rest, 0)
     lengthy = LENGTHY["exp"] if anchor.op in ("softmax", "log_softmax") else 0
     results = 0 if _leaves_one(kernel) else length
-    together = points["together"]
     rows = math.prod(outer) // np.where(contiguous, together, vector)
-    shared = len(anchor.inputs) - 1  # loaded once for all rows
+    shared = np.where(behind == 1, 1, together) * (len(anchor.inputs) - 1)
     each = together * (instructions_of(kernel) + lengthy + 2) + shared
     last = -(-results // np.where(contiguous, vector, 1)) * each
+    waits = together * length * itemsize * np.where(points["ahead"], 0.5 / _LINE, 1 / L2_BYTES)
+    waits = waits * (len(_ahead(kernel, target)) > 1)
     l2, l3 = moved(kernel, target)
     instructions, latency = _STEPS.get(anchor.op, (1, FMA_LATENCY))
+    in_flight = max(1.0, _IN_FLIGHT / max(1, length))  # short rows hide each other's latencies
     return Work(
-        multiplies=together * instructions * count,
-        sums=together * instructions * count * FMA_LATENCY / latency,
-        loads=together * count,
+        multiplies=beside * instructions * count,
+        sums=beside * instructions * count * FMA_LATENCY / latency * in_flight,
+        loads=beside * count,
         registers=0.0,
         steps=steps,
         tiles=np.maximum(rows, 1),
-        finish=folds * passes + last,
+        finish=folds * passes + last + waits,
         l2=l2,
         l3=l3,
         shares=np.maximum(rows, 1),
@@ -174,19 +221,31 @@ def _work(kernel: Node, target: Target, points: Points) -> Work:
     )
 
 
-def _stages(kernel: Node, lanes: int, length: int, padded: int = 0) -> list[str]:
-    """The stages before `out`, last first; the sum of a softmax may be over a `padded` row."""
-    padded = padded or length
+def _passes(kernel: Node, lanes: np.ndarray) -> np.ndarray:
+    """How often a row is read before its result is computed."""
+    op, length = required_anchor(kernel).op, _rows(kernel)[1]
+    if op == "layer_norm":
+        return np.asarray([1 if is_in_one_pass(length, int(n)) else 2 for n in lanes])
+    return np.where(lanes > 1, 1, 2) if op in _ARGS else np.full(len(lanes), 1 + ("softmax" in op))
+
+
+def _stages(kernel: Node, lanes: int, length: int, tile: int = 0) -> list[str]:
+    """The stages before `out`, last first; a softmax may keep its powers in tiles that overlap."""
 
     def reduction(name: str) -> list[str]:
-        count = padded if name == "sum" else length
-        if lanes <= 1 or count < lanes:
+        in_tiles = tile > 0 and name == "sum"
+        whole = taken_in_lanes(length, lanes, tile if in_tiles else 0)
+        if not whole:
             return [name]
         folds = [f"{name}_{width}" for width in reversed(fold_widths(lanes))]
-        rest = [] if count % lanes == 0 else [f"{name}_rest"]
+        rest = [f"{name}_rest"] if in_tiles or whole % lanes else []
         return [name, *folds, *rest, f"{name}_part"]
 
     op = required_anchor(kernel).op
+    if op == "layer_norm" and is_in_one_pass(length, lanes):
+        ends = ["", *(f"_{width}" for width in reversed(fold_widths(lanes))), "_rest"]
+        squares, sums = ([name + end for end in ends] for name in ("squares", "sum"))
+        return ["inverse", *squares, "mean", *sums, "moments_part"]
     if op == "layer_norm":
         return ["inverse", *reduction("squares"), "mean", *reduction("sum")]
     if op == "rms_norm":
@@ -204,7 +263,8 @@ def _stages(kernel: Node, lanes: int, length: int, padded: int = 0) -> list[str]
 def directives(kernel: Node, target: Target, choices: Choices) -> Steps:
     """row (parallel) | each stage in turn, partial results in vectors | out in vectors.
 
-    Loops over rows taken together are unrolled inside all others but those of vectors.
+    Loops over rows taken together are unrolled, inside all others but those of vectors where rows
+    are side by side; else those of long stages are outside.
     """
     outer, length, contiguous = _rows(kernel)
     if not contiguous:
@@ -220,31 +280,33 @@ def directives(kernel: Node, target: Target, choices: Choices) -> Steps:
     if not lead:
         return []
     vector, last = choices["vector"], _vector_axis(kernel)
-    padded = -(-length // vector) * vector if choices["overlap"] and anchor.op == "softmax" else 0
-    stages = _stages(kernel, choices["lanes"], length, padded)
+    tile = vector if choices["overlap"] and anchor.op == "softmax" else 0
+    stages = _stages(kernel, choices["lanes"], length, tile)
     together, near = choices["together"], f"d{len(outer) - 1}"
     steps: Steps = []
     if together > 1:
         steps.append(("split", "out", near, together, f"{near}.o", f"{near}.r"))
         lead = [*(f"d{i}" for i in range(len(outer) - 1)), f"{near}.o"]
     steps += _under_rows(lead, stages, choices["parallel"])
+    side_by_side = together > 1 and _side_by_side(kernel)
     for stage in stages:
-        if together > 1:
+        is_sum = stage.endswith("_part") and (anchor.op not in _ARGS or stage == "best_part")
+        if together > 1 and (side_by_side or not (is_sum or stage == "exp")):
             steps.append(("unroll", stage, near))
-        if stage.endswith("_part") and (anchor.op not in _ARGS or stage == "best_part"):
+        if is_sum:
             steps += [
-                ("reorder", stage, ("ko", *([near] if together > 1 else []), "lane")),
+                ("reorder", stage, ("ko", *([near] if side_by_side else []), "lane")),
                 ("vectorize", stage, "lane"),
                 ("decompose_reduction", stage, "ko"),
                 ("vectorize", f"{stage}.init", "lane"),
             ]
-            steps += [("unroll", f"{stage}.init", near)] if together > 1 else []
+            steps += [("unroll", f"{stage}.init", near)] if side_by_side else []
         elif stage.endswith(("_part", "_rest")) or stage.rpartition("_")[2].isdigit():
             steps.append(("vectorize", stage, "lane"))
     if vector == 1:
         return steps
     along = in_vectors(steps, last, choices)
-    if together > 1:
+    if side_by_side:
         lane = f"d{last + 1}" if choices["overlap"] else f"d{last}.v"
         steps += [("reorder", "out", (along, f"{near}.r", lane)), ("unroll", "out", f"{near}.r")]
     if anchor.op == "softmax" and choices["overlap"]:
@@ -312,7 +374,7 @@ SPACE = Space(
     options,
     None,
     directives,
-    version=4,
+    version=5,
     legal=_legal,
     work=_work,
 )

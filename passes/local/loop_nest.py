@@ -310,6 +310,9 @@ def _reverse_compute_at(nest: LoopNest, name: str, producer: str, axis: str) -> 
     if links is None:
         raise ScheduleError(f"'{name}' reads '{producer}' in another order")
     linked = {read for own, read in links.items() if not stage.loop(own).reduced}
+    if "lane" in stage.axes and "lane" not in linked:  # it reads several lanes for each of its own
+        for loop in source.loops:
+            _require(not loop.guarded, f"loop '{loop.name}' of '{producer}' may end early")
     for digit in (digit for loop in outer for digit in loop.digits):
         _require(
             digit.axis in linked or digit.extent == 1,

@@ -281,24 +281,49 @@ def fold_widths(lanes: int) -> tuple[int, ...]:
     return tuple(widths)
 
 
+def taken_in_lanes(length: int, lanes: int, tile: int = 0) -> int:
+    """How many of a row's first elements are added up as partial results; 0 if it has too few.
+
+    All but those of the last tile, if they are kept in tiles of which the last one overlaps.
+    """
+    whole = (length - 1) // tile * tile if tile else length
+    return whole if 1 < lanes <= whole and lanes >= tile else 0
+
+
+def is_in_one_pass(length: int, lanes: int) -> bool:
+    """True if a layer norm finds mean and variance in one pass over a row.
+
+    Its error grows with the elements of a lane, for rows whose first elements stand far from all
+    others: by 2^-24 of the variance for each.
+    """
+    return 1 < lanes <= length <= 64 * lanes
+
+
 def _rows(
-    name: str, outer: Sequence[int], length: int, lanes: int, reads: Iterable[str] = ()
+    name: str,
+    outer: Sequence[int],
+    length: int,
+    lanes: int,
+    reads: Iterable[str] = (),
+    tiles: _Tiles | None = None,
 ) -> tuple[Stage, ...]:
     """A reduction of rows: partial results in lanes where the row is long, then their sum.
 
-    `reads` are stages with the same rows, and `exp` with the row's elements (axis `k`).
+    `reads` are stages with the same rows, and `exp` with the row's elements (axis `k`), or with
+    them in `tiles`, of which the last is left to the rest.
     """
     spatial = _numbered(len(outer))
     row = {d: d for d in spatial}
     given: dict[str, Links | None] = dict.fromkeys(reads, row)
-    if lanes <= 1 or length < lanes:
+    whole = taken_in_lanes(length, lanes, 0 if tiles is None else tiles.size)
+    if not whole:
         if "exp" in given:
             given["exp"] = row | {"k": "k"}  # nothing, where it is in tiles
         return (_stage(name, outer, [("k", length)], reads=given),)
     shape, axes = (*outer, lanes), (*spatial, "lane")
-    stages = [_stage(f"{name}_part", shape, [("ko", length // lanes)], axes, given)]
+    stages = [_stage(f"{name}_part", shape, [("ko", whole // lanes)], axes, given)]
     wider = stages[-1].name
-    if length % lanes:
+    if whole < length or whole % lanes:
         reads = {**given, wider: row | {"lane": "lane"}}
         stages.append(_stage(f"{name}_rest", shape, (), axes, reads))
         wider = stages[-1].name
@@ -387,8 +412,7 @@ def _softmax(node: Node, plan: Schedule) -> _Anchored:
         in_tiles = tiles.tiled(shape)
         axes = (*spatial, "k.o", "k.v")
         exp = _stage("exp", in_tiles, (), axes, {"max": {d: d for d in spatial}})
-        length = in_tiles[-2] * in_tiles[-1]
-        stages = (*top, exp, *_rows("sum", outer, length, lanes, ["exp"]))
+        stages = (*top, exp, *_rows("sum", outer, length, lanes, ["exp"], tiles))
         linked = positions | {"k.o": axis, "k.v": axis + 1}
         return _Anchored(stages, {"exp": linked, "sum": positions})
     axes = (*spatial[:axis], "k", *spatial[axis:])
@@ -406,13 +430,30 @@ def _norm(node: Node, plan: Schedule) -> _Anchored:
     positions = {f"d{i}": i for i in range(axis)}
     centred = node.op == "layer_norm"
     stages: tuple[Stage, ...] = ()
-    if centred:
+    if centred and is_in_one_pass(length, lanes):
+        stages = tuple(_moments(outer, length, lanes))
+    elif centred:
         total = _rows("sum", outer, length, lanes)
         stages = (*total, _stage("mean", outer, reads={"sum": row}))
-    squares = _rows("squares", outer, length, lanes, ["mean"] if centred else [])
-    stages = (*stages, *squares, _stage("inverse", outer, reads={"squares": row}))
+        stages += _rows("squares", outer, length, lanes, ["mean"])
+    else:
+        stages = _rows("squares", outer, length, lanes)
+    stages = (*stages, _stage("inverse", outer, reads={"squares": row}))
     read = ("mean", "inverse") if centred else ("inverse",)
     return _Anchored(stages, dict.fromkeys(read, positions))
+
+
+def _moments(outer: Sequence[int], length: int, lanes: int) -> Iterable[Stage]:
+    """Mean and sum of squares of rows that are read once."""
+    shape, axes = (*outer, lanes), (*_numbered(len(outer)), "lane")
+    yield _stage("moments_part", shape, [("ko", length // lanes)], axes)
+    row = {d: d for d in axes[:-1]}
+    given: dict[str, Links | None] = {"moments_part": {d: d for d in axes}}
+    yield _stage("sum_rest", shape, (), axes, given)
+    yield from _folds("sum", outer, lanes, "sum_rest")
+    yield _stage("mean", outer, reads={"sum": row})
+    yield _stage("squares_rest", shape, (), axes, {"mean": row, **given})
+    yield from _folds("squares", outer, lanes, "squares_rest")
 
 
 #: Anchors with stages that directives can name → their stages.

@@ -10,7 +10,7 @@ from tvm import te, tirx
 
 from planish.ir.graph import Node
 from planish.ir.schedule import Schedule
-from planish.passes.local.stages import fold_widths
+from planish.passes.local.stages import fold_widths, taken_in_lanes
 from planish.targets.expressions.elementwise import (
     const,
     is_float,
@@ -79,39 +79,55 @@ def reduce_rows(
     length: int,
     lanes: int,
     element: Callable[[Indices, Expr], Expr],
+    tiles: Tiling | None = None,
 ) -> View:
     """⊕ over k < length of element(idx, k), as `lanes` interleaved partial results.
 
     Stages `NAME_part` (axes d.., lane | ko), `NAME_rest` (axes d.., lane) where lanes do not divide
     length, a `NAME_w` (axes d.., lane) for each w of the widths that the partial results are folded
     to, and `NAME`. With lanes 1, or a row that is shorter, only `NAME` (axes d.. | k).
+
+    Elements in `tiles` that overlap are numbered tile by tile: what the last tile repeats counts
+    once, and all of that tile is left to `NAME_rest`.
     """
     join, identity = JOIN[kind]
-    if lanes <= 1 or length < lanes:
+    stored = length if tiles is None else tiles.count * tiles.size
+    again = stored - length
+    whole = taken_in_lanes(length, lanes, 0 if tiles is None else tiles.size)
+    if not whole:
+
+        def number(k: Expr) -> Expr:
+            return tirx.Select(k < length + again - tiles.size, k, k + again) if tiles else k
+
         return stages.reduce(
-            name, outer, [("k", length)], lambda idx, r: element(idx, r[0]), COMBINE[kind]
+            name, outer, [("k", length)], lambda idx, r: element(idx, number(r[0])), COMBINE[kind]
         )
     spatial = tuple(f"d{i}" for i in range(len(outer)))
     shape, axes = (*outer, lanes), (*spatial, "lane")
     part = stages.reduce(
         f"{name}_part",
         shape,
-        [("ko", length // lanes)],
+        [("ko", whole // lanes)],
         lambda idx, r: element(idx[:-1], r[0] * lanes + idx[-1]),
         COMBINE[kind],
         axes,
     )
-    if length % lanes:
-        whole = part
+    left = stored - whole // lanes * lanes
+    if left:
+        before = part
 
         def rest(idx: Indices) -> Expr:
             """With the last `lanes` elements, of which some are in already."""
-            last = element(idx[:-1], idx[-1] + (length - lanes))
+            lane = idx[-1]
+            last = element(idx[:-1], lane + (stored - lanes))
             if kind in ("sum", "prod"):
-                is_new = idx[-1] >= lanes - length % lanes
+                is_new = lane >= lanes - left
+                if again:
+                    begin = whole - (stored - lanes)
+                    is_new = tirx.all(is_new, tirx.any(lane < begin, lane >= begin + again))
                 none = identity(dtype_of(last))
                 last = with_bindings_outside([last], lambda new: tirx.Select(is_new, new, none))
-            return join(whole.read(idx), last)
+            return join(before.read(idx), last)
 
         part = stages.compute(f"{name}_rest", shape, rest, axes)
     return fold_rows(stages, name, kind, part, lanes)
@@ -291,13 +307,16 @@ def _candidates(
         """
         if last:
             takes = new >= old if largest else new <= old
-            if is_float(new):
-                takes = tirx.Or(takes, is_nan(new))
-            return tirx.Select(takes, of_new, of_old)
+            return tirx.Select(tirx.Or(takes, is_unordered(new)), of_new, of_old)
         keeps = new <= old if largest else new >= old
-        if is_float(new):
-            keeps = tirx.Or(keeps, is_nan(old))
-        return tirx.Select(keeps, of_old, of_new)
+        return tirx.Select(tirx.Or(keeps, is_unordered(old)), of_old, of_new)
+
+    def is_unordered(value: Expr) -> Expr:
+        """As `is_nan`, in one comparison of floats: the select hides the negation from TVM."""
+        if not is_float(value):
+            return const(False, "bool")
+        ordered = value <= like(math.inf, value)
+        return tirx.EQ(tirx.Select(ordered, const(1, "int32"), const(0, "int32")), 0)
 
     def join(old: Sequence[Expr], new: Sequence[Expr]) -> tuple[Expr, Expr]:
         value = once(new[0], lambda v: better(old[0], v, old[0], v))

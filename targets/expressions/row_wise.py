@@ -4,16 +4,27 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
-from tvm import tirx
+from tvm import te, tirx
 
 from planish.ir.graph import Node
 from planish.ir.schedule import Schedule
+from planish.passes.local.stages import is_in_one_pass
 from planish.targets.expressions.elementwise import const
 from planish.targets.expressions.movement import reshaped
-from planish.targets.expressions.reduction import reduce_rows
-from planish.targets.expressions.vector_math import exp, exp_nonpositive, log
-from planish.targets.expressions.view import Expr, Indices, Stages, Tiling, View, with_names
+from planish.targets.expressions.reduction import fold_rows, reduce_rows
+from planish.targets.expressions.vector_math import exp_nonpositive, log
+from planish.targets.expressions.view import (
+    Expr,
+    Indices,
+    Stages,
+    Tiling,
+    View,
+    once,
+    with_bindings_outside,
+    with_names,
+)
 
 
 def softmax(node: Node, inputs: Sequence[View], stages: Stages, schedule: Schedule) -> View:
@@ -83,26 +94,20 @@ def _powers_in_tiles(
     What two tiles hold of a row is added once.
     """
     row_tiles = Tiling(len(outer), tiling.extent, tiling.size)
-    length, size = row_tiles.count * tiling.size, tiling.size
-    again = length - tiling.extent
+    size = tiling.size
 
     def power(idx: Indices) -> Expr:
         *row, k = row_tiles.whole(idx)
-        # With the short polynomial LLVM unrolls the whole row, and shuffles its stack slots.
-        return exp(shifted(tuple(row), k))
+        return exp_nonpositive(shifted(tuple(row), k))
 
     spatial = [f"d{i}" for i in range(len(outer))]
     shape = (*outer, row_tiles.count, size)
     powers = stages.compute("exp", shape, power, (*spatial, "k.o", "k.v"))
 
-    def once_each(row: Indices, k: Expr) -> Expr:
-        value = powers.read((*row, tirx.floordiv(k, size), tirx.floormod(k, size)))
-        if not again:
-            return value
-        repeated = tirx.all(k >= length - size, k < length - size + again)
-        return tirx.Select(repeated, const(0, powers.dtype), value)
+    def element(row: Indices, k: Expr) -> Expr:
+        return powers.read((*row, tirx.floordiv(k, size), tirx.floormod(k, size)))
 
-    total = reduce_rows(stages, "sum", "sum", outer, length, lanes, once_each)
+    total = reduce_rows(stages, "sum", "sum", outer, tiling.extent, lanes, element, row_tiles)
     whole = (*outer, tiling.extent)
     return View(whole, powers.dtype, lambda idx: powers.read((*idx[:-1], *tiling.here))), total
 
@@ -118,14 +123,18 @@ def layer_norm(node: Node, inputs: Sequence[View], stages: Stages, schedule: Sch
     def at(row: Indices, k: Expr) -> Expr:
         return x.read((*row, *reshaped(inner, (length,), (k,))))
 
-    total = reduce_rows(stages, "sum", "sum", outer, length, lanes, at)
-    mean = stages.compute("mean", outer, lambda row: total.read(row) / const(length, x.dtype))
+    def average(total: View) -> View:
+        return stages.compute("mean", outer, lambda row: total.read(row) / const(length, x.dtype))
 
-    def square(row: Indices, k: Expr) -> Expr:
-        var = tirx.Var("centred", x.dtype)
-        return tirx.Let(var, at(row, k) - mean.read(row), var * var)
+    if is_in_one_pass(length, lanes):
+        mean, squares = _moments(stages, outer, length, lanes, at, average)
+    else:
+        mean = average(reduce_rows(stages, "sum", "sum", outer, length, lanes, at))
 
-    squares = reduce_rows(stages, "squares", "sum", outer, length, lanes, square)
+        def square(row: Indices, k: Expr) -> Expr:
+            return with_names([at(row, k) - mean.read(row)], lambda centred: centred * centred)
+
+        squares = reduce_rows(stages, "squares", "sum", outer, length, lanes, square)
 
     def spread(row: Indices) -> Expr:
         variance = squares.read(row) / const(length, x.dtype)
@@ -139,6 +148,79 @@ def layer_norm(node: Node, inputs: Sequence[View], stages: Stages, schedule: Sch
         return normal * scale.read(idx[axis:]) + bias.read(idx[axis:])
 
     return View(x.shape, x.dtype, read)
+
+
+def _moments(
+    stages: Stages,
+    outer: tuple[int, ...],
+    length: int,
+    lanes: int,
+    at: Callable[[Indices, Expr], Expr],
+    average: Callable[[View], View],
+) -> tuple[View, View]:
+    """The mean, and the sum of squares of the distances from it, the row being read once.
+
+    Stage `moments_part` (axes d.., lane | ko) adds up the distances d of a lane's elements from its
+    first one, c, and their squares; `sum_rest` and `squares_rest` (axes d.., lane) join to that
+    what lanes do not divide. With e = mean - c, the squares are those of d, plus n e² - 2 e (sum of
+    d). The sum of n e² over the lanes is at most n times the result: what cancels is bounded.
+    """
+    steps, left = divmod(length, lanes)
+    step = te.reduce_axis((0, steps), name="ko")
+    axes = (*(f"d{i}" for i in range(len(outer))), "lane")
+    shape = (*outer, lanes)
+
+    def distances(*idx: Expr) -> Any:
+        row, lane = idx[:-1], idx[-1]
+        value = stages.bindings.scoped(lambda: at(row, step.var * lanes + lane))
+        first = stages.bindings.scoped(lambda: at(row, lane))
+        return _ADD_BOTH((value - first, value - first), axis=[step])
+
+    sums, squared = te.compute(shape, distances, name="moments_part")
+    total = stages.store("moments_part", sums, shape, axes, ("ko",))
+    count = const(steps, total.dtype)
+
+    def with_rest(idx: Indices, value: Expr, of_rest: Callable[[Expr], Expr]) -> Expr:
+        if not left:
+            return value
+        lane = idx[-1]
+        rest = with_names([at(idx[:-1], lane + (length - lanes))], of_rest)
+        new = with_bindings_outside(
+            [rest], lambda x: tirx.Select(lane >= lanes - left, x, const(0, total.dtype))
+        )
+        return with_bindings_outside([new], lambda new: value + new)
+
+    def lane_sum(idx: Indices) -> Expr:
+        first = at(idx[:-1], idx[-1])
+        value = with_bindings_outside([first], lambda c: c * count + total.read(idx))
+        return with_rest(idx, value, lambda x: x)
+
+    part = stages.compute("sum_rest", shape, lane_sum, axes)
+    mean = average(fold_rows(stages, "sum", "sum", part, lanes))
+
+    def lane_squares(idx: Indices) -> Expr:
+        middle = mean.read(idx[:-1])
+        distance = with_bindings_outside([at(idx[:-1], idx[-1])], lambda c: middle - c)
+        value = with_names(
+            [distance],
+            lambda e: squared(*idx) + e * (e * count - total.read(idx) * const(2, total.dtype)),
+        )
+
+        def square(x: Expr) -> Expr:
+            return with_names([x - middle], lambda e: e * e)
+
+        return with_bindings_outside([value], lambda value: with_rest(idx, value, square))
+
+    part = stages.compute("squares_rest", shape, lane_squares, axes)
+    return mean, fold_rows(stages, "squares", "sum", part, lanes)
+
+
+def _add_both(old: Sequence[Expr], new: Sequence[Expr]) -> tuple[Expr, Expr]:
+    return old[0] + new[0], once(new[1], lambda value: old[1] + value * value)
+
+
+#: Sums, and sums of squares.
+_ADD_BOTH = te.comm_reducer(_add_both, lambda a, b: (const(0, a), const(0, b)))
 
 
 def rms_norm(node: Node, inputs: Sequence[View], stages: Stages, schedule: Schedule) -> View:
