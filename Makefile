@@ -1,6 +1,6 @@
 PYTHON ?= python
 
-.PHONY: check format types lint test
+.PHONY: check format types lint test slow
 check: lint types test
 
 lint:
@@ -20,3 +20,8 @@ types:
 
 test:
 	$(PYTHON) -m pytest
+
+# Those marked slow: hours for all of them, so name some: make slow TESTS=tests/autotune. Files are
+# not kept together, which would leave the longest one to one worker.
+slow:
+	$(PYTHON) -m pytest -m slow --dist worksteal $(TESTS)
