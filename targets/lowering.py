@@ -19,6 +19,7 @@ from planish.passes.fuse import inner_root, is_padded
 from planish.passes.local.stages import vector_axis
 from planish.targets.emitters import EMITTERS, WRITERS
 from planish.targets.expressions import contraction, reduction, row_wise
+from planish.targets.expressions.arg_reduce import arg_reduce
 from planish.targets.expressions.custom import custom, custom_emitter
 from planish.targets.expressions.elementwise import ELEMENTWISE, cast, const, elementwise
 from planish.targets.expressions.empty import has_empty, is_empty, nothing, of_nothing
@@ -43,8 +44,8 @@ ANCHORS: Mapping[str, Anchor] = {
     "reduce_max": reduction.reduce,
     "reduce_min": reduction.reduce,
     "reduce_prod": reduction.reduce,
-    "arg_max": reduction.arg_reduce,
-    "arg_min": reduction.arg_reduce,
+    "arg_max": arg_reduce,
+    "arg_min": arg_reduce,
     "pool": reduction.pool,
     "softmax": row_wise.softmax,
     "log_softmax": row_wise.softmax,

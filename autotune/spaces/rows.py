@@ -27,13 +27,8 @@ from planish.autotune.spaces.streams import (
 from planish.ir.graph import Node
 from planish.ir.target import Target
 from planish.passes.fuse import inner_root
-from planish.passes.local.stages import (
-    fold_widths,
-    is_aligned,
-    is_in_one_pass,
-    taken_in_lanes,
-    vector_axis,
-)
+from planish.passes.local.row_stages import fold_widths, is_in_one_pass, taken_in_lanes
+from planish.passes.local.stages import is_aligned, vector_axis
 
 _NORMS = ("layer_norm", "rms_norm")
 _ARGS = ("arg_max", "arg_min")

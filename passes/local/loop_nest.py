@@ -9,7 +9,8 @@ from planish.ir.errors import ScheduleError
 from planish.ir.graph import Node
 from planish.ir.schedule import Directive
 from planish.passes.local.loop import Kind, Loop, divided, fused, reach, whole_axis
-from planish.passes.local.stages import Links, Place, Stage, stages_of
+from planish.passes.local.stage import Links, Place, Stage
+from planish.passes.local.stages import stages_of
 
 #: Where a stage's buffer may live.
 SCOPES = ("global", "local")

@@ -10,7 +10,7 @@ from tvm import te, tirx
 
 from planish.ir.graph import Node
 from planish.ir.schedule import Schedule
-from planish.passes.local.stages import is_in_one_pass
+from planish.passes.local.row_stages import is_in_one_pass
 from planish.targets.expressions.elementwise import const
 from planish.targets.expressions.movement import reshaped
 from planish.targets.expressions.reduction import fold_rows, reduce_rows
