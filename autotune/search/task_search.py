@@ -6,6 +6,7 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import takewhile
 from operator import itemgetter
 
 from planish.autotune.default_schedules import schedule_at
@@ -25,6 +26,8 @@ from planish.passes.local import with_schedule
 
 #: A noisy time known this well (half the interval's width as a share) still guides a search.
 _USEFUL = 0.1
+#: Points of a log's other hardware that a search begins with: the cost model learns from the rest.
+_SEEDS = 3
 #: Digits of a sample that are logged.
 _DIGITS = 4
 
@@ -224,10 +227,14 @@ class TaskSearch:
 
 
 def seed_points(task: Task, log: TuningLog, hardware: Fingerprint, target: Target) -> list[int]:
-    """The points that a log recommends for a task, nearer hardware and faster ones first."""
-    seeds = log.seeds(task.digest, task.space, hardware, target.cores)
+    """The few points that a log recommends for a task, nearer hardware and faster ones first.
+
+    Those that were slower than the default elsewhere are none: the search begins beside that.
+    """
+    seeds = log.seeds(task.digest, task.space, hardware, target.cores, _SEEDS)
     found = (task.lattice.find(dict(seed.record.trial.point)) for seed in seeds)
-    return [point for point in found if point is not None]
+    faster = takewhile(lambda point: point != task.lattice.default, found)
+    return [point for point in faster if point is not None]
 
 
 def candidate_at(task: Task, target: Target, point: int) -> Candidate:

@@ -13,6 +13,7 @@ from planish.autotune.log import Failure, LogWriter, TuningLog
 from planish.autotune.measure.results import Incumbent, Result
 from planish.autotune.search import Budget, Limit, Task, Tuning, tune
 from planish.autotune.search.logged import groups_of, logged_kernels, own_groups
+from planish.autotune.search.task_search import seed_points
 from planish.autotune.spaces import space_of
 from planish.ir.errors import TuningError
 from planish.ir.graph import Node
@@ -135,6 +136,20 @@ def test_records_of_other_hardware_are_seeds_and_never_results(tmp_path: Path) -
         assert found.trials == 2 + 8 * len(TASKS)
         for task, standing in zip(TASKS, found.standings):
             assert standing.best == pytest.approx(optimum(task), rel=0.03)
+
+
+def test_seeds_were_faster_than_the_default_elsewhere(tmp_path: Path) -> None:
+    tune(TASKS, HOST, ALL, means_for(tmp_path / "log", TableMeasurer(TASKS), stranger()))
+    log = TuningLog.read([tmp_path / "log"])
+    for task in TASKS:
+        seconds = [seconds_of(task, point) for point in range(task.lattice.size)]
+        found = seed_points(task, log, hardware_of(HOST), HOST)
+        ahead = [
+            point
+            for point in sorted(range(task.lattice.size), key=seconds.__getitem__)
+            if seconds[point] < seconds[task.lattice.default] and not TableMeasurer.fails(point)
+        ]
+        assert found == ahead[:3]
 
 
 def test_other_devices_teach_the_model(tmp_path: Path) -> None:
