@@ -166,12 +166,13 @@ class ModelSearcher(Ledger):
         self._error = _FIRST_ERROR
 
     def ask(self, count: int) -> list[int]:
-        """Seeds; then points around the best; then what the model, and chance, propose."""
+        """Seeds alone; then points around the best; then what the model, and chance, propose."""
         found = self.take(self._seeds, count)
-        if self._best is not None and len(found) < count:
-            room = count - len(found)
-            around = room if self._improved else room - int(_ELSEWHERE * room)
-            found += self.take(self._around(self._best[0]), around, found)
+        if found:  # what they tell is worth a batch of its own, and soon known
+            return found
+        if self._best is not None:
+            around = count if self._improved else count - int(_ELSEWHERE * count)
+            found += self.take(self._around(self._best[0]), around)
         drawn = int(self.rng.binomial(count - len(found), _EPSILON))
         found += self.take(self._proposals(), count - len(found) - drawn, found)
         return found + self.take(
