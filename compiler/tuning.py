@@ -109,7 +109,8 @@ def tune(
     Trials are appended to `log` (default: the user's store), and what it holds of this hardware is
     not measured again. `budget` limits them (default: ten minutes); KeyboardInterrupt while
     measuring ends it early. Both artefacts, with logged and with default schedules, are verified
-    and then timed in turn: the tuned one is put in place only if it is not slower.
+    and then timed in turn: the tuned one is put in place only if it is not slower. Tasks whose
+    kernels lose time in the model keep their defaults, if the model is then faster.
 
     Raises TuningError if the target is not this machine or the log cannot be written, and what
     `compile` raises.
