@@ -14,6 +14,7 @@ def trial(task: str, median: float | None) -> str:
     return json.dumps({"kind": "trial", "task": task, **outcome})
 
 
+@pytest.mark.usefixtures("_importable")
 def test_curve_is_by_the_defaults_and_by_their_share() -> None:
     tuning = importlib.import_module("tuning")
     tasks = [
