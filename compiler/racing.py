@@ -14,14 +14,18 @@ from planish.artefact.format import Manifest, read_manifest
 from planish.autotune.apply_log import KernelOutcome
 from planish.autotune.log.race import Race
 from planish.autotune.log.record import present
+from planish.autotune.measure.intervals import median_interval
 from planish.bench.contest import save_arrays
-from planish.bench.turns import Worker, foreign_load, summarise, take_turns, workers
+from planish.bench.turns import Record, Worker, foreign_load, summarise, take_turns, workers
 from planish.driver import Progress
 from planish.ir.graph import Graph
 from planish.verify import model_inputs
 
-#: Turns of each artefact, and seconds of a turn.
-_ROUNDS, _TURN_SECONDS = 9, 0.3
+#: Turns of each artefact before it is asked whether they will do, of a race at most, and seconds
+#: of a turn: a host may give the machine half its speed for a few of them.
+_ROUNDS, _MOST_ROUNDS, _TURN_SECONDS = 9, 45, 0.3
+#: Half the width of the 95 % interval of the speed with which a race is over, decided or not.
+_PRECISION = 0.01
 #: Share of the model's time that kernels must lose for leaving their tasks untuned to be tried.
 _NOTICEABLE = 0.003
 
@@ -29,17 +33,29 @@ _NOTICEABLE = 0.003
 def race_artefacts(
     graph: Graph, plain: Path, best: Path, points: str, threads: int, progress: Progress
 ) -> tuple[Race, float]:
-    """Times two artefacts of `graph` in turn, each in a process of its own.
+    """Times two artefacts of `graph` in turn, each in a process of its own, until it is decided.
 
+    It is when the speed is surely above or below 1, or known to 1 %, or the turns are used up.
     `points` is the digest of what `best` has of a log. Gives also how many CPUs other processes
     used meanwhile.
     """
+    rounds: list[dict[str, Record]] = []
     with _started(graph, plain, best, threads) as started:
-        rounds = take_turns(started, _ROUNDS, _TURN_SECONDS, progress)
+        while len(rounds) < _MOST_ROUNDS and not _is_decided(rounds):
+            rounds += take_turns(started, _ROUNDS, _TURN_SECONDS, progress)
     timings = summarise(rounds, "tuned")
     tuned, untuned = timings["tuned"].median, timings["untuned"].median
     race = Race(points, threads, tuned, untuned, timings["untuned"].speed, present())
     return race, foreign_load(rounds)
+
+
+def _is_decided(rounds: Sequence[Mapping[str, Record]]) -> bool:
+    if not rounds:
+        return False
+    known = median_interval(
+        [turn["untuned"]["median"] / turn["tuned"]["median"] for turn in rounds]
+    )
+    return known.half_width <= _PRECISION or known.low > 1 or known.high < 1
 
 
 def losing_tasks(

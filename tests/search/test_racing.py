@@ -10,7 +10,7 @@ import pytest
 import planish
 import planish.racing
 from planish.autotune.apply_log import KernelOutcome
-from planish.racing import Key, _losing, losing_tasks
+from planish.racing import Key, _is_decided, _losing, losing_tasks
 from tests.autotune_log.logged_model import HOST, log_of
 from tests.compiler.small_models import perceptron
 
@@ -19,6 +19,22 @@ def outcome(name: str, node: str, task: str, tuned: bool = True) -> KernelOutcom
     """A kernel with a point, or without."""
     point = (("oc", 2),) if tuned else None
     return KernelOutcome(name, (node,), task, "exact", "", point=point)
+
+
+def turns(*speeds: float) -> list[dict[str, dict[str, float]]]:
+    """Rounds in which the tuned artefact was so many times as fast."""
+    return [{"untuned": {"median": speed}, "tuned": {"median": 1.0}} for speed in speeds]
+
+
+def test_a_race_is_decided_when_its_speed_is_on_one_side_or_known() -> None:
+    assert not _is_decided([])
+    assert _is_decided(turns(1.01, 1.3, 1.2))
+    assert _is_decided(turns(0.99, 0.7, 0.8))
+    assert _is_decided(turns(0.995, 1.0, 1.005))
+    assert not _is_decided(turns(0.9, 1.1, 1.0))
+    # Some turns at half the machine's speed decide nothing.
+    assert not _is_decided(turns(*[0.5] * 5, *[1.03] * 4))
+    assert _is_decided(turns(*[0.5] * 5, *[1.03] * 22))
 
 
 #: Two of one name, and two of one name and one node.
