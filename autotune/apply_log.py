@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, get_args
 
@@ -142,7 +142,8 @@ def apply_log(
 def _raced(report: LogReport, log: TuningLog, hardware: Fingerprint, target: Target) -> LogReport:
     """The report without the points that races of the model as a whole decided against."""
     while race := log.race(report.points, hardware, target.cores):
-        left = [kernel for kernel in report.kernels if kernel.task in race.left and kernel.point]
+        pointed = {kernel.task for kernel in report.kernels if kernel.point is not None}
+        left = pointed.intersection(race.left)
         if left:
             reason = f"left untuned: in the model it was slower with its point ({race.date})"
             report = _without(report, left, reason)
@@ -150,15 +151,15 @@ def _raced(report: LogReport, log: TuningLog, hardware: Fingerprint, target: Tar
         if race.speed >= 1:
             return report
         lost = replace(report, lost=race)
-        return _without(lost, lost.kernels, f"not used: {lost.why_lost}")
+        return _without(lost, pointed, f"not used: {lost.why_lost}")
     return report
 
 
-def _without(report: LogReport, left: Sequence[KernelOutcome], reason: str) -> LogReport:
-    """The report with some kernels untuned, those that have a point for this reason."""
+def _without(report: LogReport, tasks: Set[str], reason: str) -> LogReport:
+    """The report with the kernels of some tasks that have points untuned, for this reason."""
     kernels = tuple(
         replace(kernel, outcome="untuned", reason=reason, seconds=None, header="", point=None)
-        if kernel in left and kernel.point is not None
+        if kernel.point is not None and kernel.task in tasks
         else kernel
         for kernel in report.kernels
     )

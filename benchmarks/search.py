@@ -72,13 +72,12 @@ class Recorded:
 
 def chosen_tasks(options: argparse.Namespace, target: Target) -> list[Task]:
     """The model's heaviest kernels whose spaces have --least to --most points."""
-    fitting = [
-        (task.kernel, task.count)
-        for task in make_tasks((kernel for kernel, _ in kernels_of(options.folder, target)), target)
-        if options.least <= task.lattice.size <= options.most
-    ]
-    taken = heaviest(fitting, options.kernels, options.each)
-    return list(make_tasks((kernel for kernel, _ in taken), target))
+    found = make_tasks((kernel for kernel, _ in kernels_of(options.folder, target)), target)
+    fitting = {
+        task.kernel: task for task in found if options.least <= task.lattice.size <= options.most
+    }
+    weighed = [(kernel, task.count) for kernel, task in fitting.items()]
+    return [fitting[kernel] for kernel, _ in heaviest(weighed, options.kernels, options.each)]
 
 
 def record(tasks: Sequence[Task], table: Path, target: Target) -> None:
