@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+#: Bytes of a cache line of the CPUs that we know.
+CACHE_LINE = 64
+
 
 @dataclass(frozen=True, slots=True)
 class Target:

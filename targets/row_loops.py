@@ -14,10 +14,8 @@ import tvm
 from tvm import ir, tirx
 from tvm_ffi.structural import structural_map, structural_walk
 
+from planish.ir.target import CACHE_LINE
 from planish.targets.expressions.view import Expr
-
-#: Bytes of a cache line of the CPUs that we know.
-_LINE = 64
 
 
 def fetch_rows_ahead(func: tirx.PrimFunc) -> tirx.PrimFunc:
@@ -44,7 +42,7 @@ def fetch_rows_ahead(func: tirx.PrimFunc) -> tirx.PrimFunc:
             _fetch(load, {row: following, loop.loop_var: tirx.const(lane, "int32")})
             for user, load in last.values()
             if user.loop_var.same_as(loop.loop_var)
-            for lane in range(0, int(loop.extent), _LINE // _bytes(load.source))
+            for lane in range(0, int(loop.extent), CACHE_LINE // _bytes(load.source))
         ]
         return tirx.SeqStmt([*fetches, loop]) if fetches else loop
 

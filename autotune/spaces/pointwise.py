@@ -25,7 +25,7 @@ from planish.autotune.spaces.streams import (
 from planish.ir.graph import Node
 from planish.ir.op import OpKind
 from planish.ir.ops import op_def
-from planish.ir.target import Target
+from planish.ir.target import CACHE_LINE, Target
 from planish.passes.fuse import inner_root, is_padded
 from planish.passes.local.permutation import permutation, turned
 from planish.passes.local.stages import vector_axis
@@ -34,8 +34,6 @@ from planish.passes.local.stages import vector_axis
 #: code, while LLVM unrolls the scalar loop well.
 _BRANCHING = frozenset(("concat", "pad", "gather", "gather_elements", "gather_nd"))
 
-#: Bytes of a cache line.
-_LINE = 64
 #: Bytes of the pieces in which a tile's rows are read.
 _PIECE = 16
 #: Part of the time of moving a tensor that each doubling of the distance of its rows costs where
@@ -148,7 +146,7 @@ def _scattered(stride: int) -> float:
     Lines that follow each other are fetched ahead; rows far apart share sets of a cache, and
     pages; a row that does not begin with a line leaves parts, which are fetched twice.
     """
-    return 1 + _FURTHER * math.log2(stride) + (_PARTIAL if stride % _LINE else 0.0)
+    return 1 + _FURTHER * math.log2(stride) + (_PARTIAL if stride % CACHE_LINE else 0.0)
 
 
 def _turning(kernel: Node, points: Points) -> dict[str, Numbers]:
@@ -161,7 +159,7 @@ def _turning(kernel: Node, points: Points) -> dict[str, Numbers]:
     piece = np.minimum(size, _PIECE // itemsize)
     others = kernel.output.type.elements // (row.extent * column.extent)
     count = others * -(-row.extent // size) * -(-column.extent // size)
-    lines = np.maximum(1, _LINE / (size * itemsize))
+    lines = np.maximum(1, CACHE_LINE / (size * itemsize))
     apart = np.where(
         points["order"] == "read",
         _scattered(column.written * itemsize),

@@ -25,7 +25,7 @@ from planish.autotune.spaces.streams import (
     vectors_fit,
 )
 from planish.ir.graph import Node
-from planish.ir.target import Target
+from planish.ir.target import CACHE_LINE, Target
 from planish.passes.fuse import inner_root
 from planish.passes.local.row_stages import fold_widths, is_in_one_pass, taken_in_lanes
 from planish.passes.local.stages import is_aligned, vector_axis
@@ -40,8 +40,6 @@ _STEPS = {
 }
 #: Elements of as many rows as a core works on at the same time.
 _IN_FLIGHT = 512
-#: Bytes of a cache line.
-_LINE = 64
 
 
 def _rows(kernel: Node) -> tuple[tuple[int, ...], int, bool]:
@@ -194,7 +192,7 @@ def _work(kernel: Node, target: Target, points: Points) -> Work:
     shared = np.where(behind == 1, 1, together) * (len(anchor.inputs) - 1)
     each = together * (instructions_of(kernel) + lengthy + 2) + shared
     last = -(-results // np.where(contiguous, vector, 1)) * each
-    waits = together * length * itemsize * np.where(points["ahead"], 0.5 / _LINE, 1 / L2_BYTES)
+    waits = together * length * itemsize * np.where(points["ahead"], 0.5 / CACHE_LINE, 1 / L2_BYTES)
     waits = waits * (len(_ahead(kernel, target)) > 1)
     l2, l3 = moved(kernel, target)
     instructions, latency = _STEPS.get(anchor.op, (1, FMA_LATENCY))

@@ -20,12 +20,11 @@ from tvm.tirx.script import builder as T
 
 from planish.ir.errors import ScheduleError
 from planish.ir.graph import Node
+from planish.ir.target import CACHE_LINE
 from planish.passes.local.permutation import Digit, permutation, turned
 from planish.targets.emitters.function import Buffer, choice, tasks
 from planish.targets.expressions.view import Expr
 
-#: Bytes of a cache line.
-_LINE_BYTES = 64
 #: Bytes that every processor of interest interleaves in one instruction, and loads as one piece.
 _PIECE_BYTES = 16
 #: Tiles along a side of a square: more are interleaved by LLVM until registers run out.
@@ -121,7 +120,7 @@ def _side(extent: int, size: int, itemsize: int) -> int:
     They fill a cache line where that takes few tiles, and what hangs over at the end
     is little.
     """
-    fill = min(max(1, _LINE_BYTES // (size * itemsize)), _MOST_TILES, extent // size)
+    fill = min(max(1, CACHE_LINE // (size * itemsize)), _MOST_TILES, extent // size)
     sides = [size * count for count in range(fill, 0, -1)]
     return next((side for side in sides if -extent % side <= extent // 8), size)
 
