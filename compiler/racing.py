@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from planish.autotune.apply_log import KernelOutcome
 from planish.autotune.log.race import Race
 from planish.autotune.log.record import present
 from planish.autotune.measure.intervals import median_interval
+from planish.autotune.search.budget import Deadline
 from planish.bench.contest import save_arrays
 from planish.bench.turns import Record, Worker, foreign_load, summarise, take_turns, workers
 from planish.driver import Progress
@@ -24,29 +25,70 @@ from planish.verify import model_inputs
 #: Turns of each artefact before it is asked whether they will do, of a race at most, and seconds
 #: of a turn: a host may give the machine half its speed for a few of them.
 _ROUNDS, _MOST_ROUNDS, _TURN_SECONDS = 9, 45, 0.3
+#: Turns of each that a race has however little time there is.
+_FEWEST_ROUNDS = 3
+#: Runs in a turn at least, with those that do not count: see bench/worker.py.
+_RUNS = 7
+#: Seconds to start a worker of each artefact.
+_STARTING = 4.0
 #: Half the width of the 95 % interval of the speed with which a race is over, decided or not.
 _PRECISION = 0.01
 #: Share of the model's time that kernels must lose for leaving their tasks untuned to be tried.
 _NOTICEABLE = 0.003
 
 
+def _turns_seconds(rounds: int, latency: float) -> float:
+    return _STARTING + 2 * rounds * max(_TURN_SECONDS, _RUNS * latency)
+
+
+def shortest_race_seconds(latency: float) -> float:
+    """What a race takes at least, by the seconds that a run of the model takes."""
+    return _turns_seconds(min(_FEWEST_ROUNDS, _ROUNDS), latency)
+
+
+def race_seconds(latency: float) -> float:
+    """What a race takes that is decided soon."""
+    return _turns_seconds(_ROUNDS, latency)
+
+
+def losing_seconds(latency: float) -> float:
+    """What `losing_tasks` takes."""
+    return _turns_seconds(_ROUNDS, latency)
+
+
 def race_artefacts(
-    graph: Graph, plain: Path, best: Path, points: str, threads: int, progress: Progress
+    graph: Graph,
+    plain: Path,
+    best: Path,
+    points: str,
+    threads: int,
+    progress: Progress,
+    deadline: Deadline,
 ) -> tuple[Race, float]:
     """Times two artefacts of `graph` in turn, each in a process of its own, until it is decided.
 
-    It is when the speed is surely above or below 1, or known to 1 %, or the turns are used up.
+    It is when the speed is surely above or below 1, or known to 1 %, or the turns or the time until
+    `deadline` are used up; _FEWEST_ROUNDS are held in any case.
     `points` is the digest of what `best` has of a log. Gives also how many CPUs other processes
     used meanwhile.
     """
     rounds: list[dict[str, Record]] = []
     with _started(graph, plain, best, threads) as started:
-        while len(rounds) < _MOST_ROUNDS and not _is_decided(rounds):
-            rounds += take_turns(started, _ROUNDS, _TURN_SECONDS, progress)
+        while not rounds or (
+            len(rounds) < _MOST_ROUNDS and not _is_decided(rounds) and deadline.allows(0)
+        ):
+            rounds += take_turns(
+                started, _ROUNDS, _TURN_SECONDS, progress, _enough(deadline, len(rounds))
+            )
     timings = summarise(rounds, "tuned")
     tuned, untuned = timings["tuned"].median, timings["untuned"].median
     race = Race(points, threads, tuned, untuned, timings["untuned"].speed, present())
     return race, foreign_load(rounds)
+
+
+def _enough(deadline: Deadline, before: int) -> Callable[[int], bool]:
+    """Whether turns end early, by how many there were beside those before."""
+    return lambda taken: before + taken >= _FEWEST_ROUNDS and not deadline.allows(0)
 
 
 def _is_decided(rounds: Sequence[Mapping[str, Record]]) -> bool:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from planish.autotune.search.standing import Standing, Step, Tuning
+from planish.bench.roofline import excess, spell_achieved
 
 if TYPE_CHECKING:
     from planish.tuning import TuneReport
@@ -44,6 +45,10 @@ def report_json(report: TuneReport) -> dict[str, Any]:
         "log": str(report.log),
         "shipped": "tuned" if report.tuned else "untuned",
         "verdict": report.verdict,
+        "note": report.note,
+        "budget": asdict(report.budget),
+        "seconds": report.elapsed,
+        "latency": {"before": report.before, "after": report.after},
         "race": asdict(report.race) if report.race else None,
         "others": report.others,
         "cost_model": asdict(report.quality) if report.quality else None,
@@ -60,14 +65,14 @@ def write_report(report: TuneReport, folder: Path) -> None:
 
 
 def why(standing: Standing) -> str:
-    """What keeps a task from its roofline, in words; empty if it is near."""
+    """What keeps a task from its roofline, or lets it pass it, in words; empty if it is near."""
     achieved = standing.achieved
     if standing.note:
         return standing.note
     if standing.best is None:
         return "not measured: the budget ended before"
     if achieved is None or achieved >= NEAR:
-        return ""
+        return excess(achieved, standing.bound, standing.about)
     if standing.best < _SHORT:
         return "short: calling it and its loops costs more than its work"
     told = f"{standing.bound}-bound, at {achieved:.0%} of what the machine could do"
@@ -102,16 +107,29 @@ def summary(report: TuneReport) -> list[str]:
     """The result in sentences."""
     tuning, told = report.tuning, []
     ended = ", interrupted" if tuning.interrupted else ""
+    allowed = "" if report.budget.seconds is None else f" of {report.budget.seconds:.0f} s"
     told.append(
-        f"{tuning.trials} trials of {len(tuning.standings)} tasks in {tuning.elapsed:.0f} s"
-        f"{ended}; log {report.log}"
+        f"{_count(tuning.trials, 'trial')} of {_count(len(tuning.standings), 'task')} in "
+        f"{tuning.elapsed:.0f} s, {report.elapsed:.0f} s{allowed} in all{ended}; log {report.log}"
     )
+    told += _unreached(tuning)
     if tuning.best:
         told.append(
             f"kernels: {_time(tuning.default)} untuned, {_time(tuning.best)} tuned "
             f"({tuning.default / tuning.best:.2f} times as fast)"
         )
+    if report.before is not None:
+        told.append(
+            f"model: {_time(report.before)} before, {_time(report.after)} after, measured in turn"
+        )
     told.append(report.verdict)
+    if report.note and report.note not in report.verdict:
+        told.append(report.note)
+    if tuning.disturbed:
+        told.append(
+            f"other processes disturbed {tuning.disturbed} of {_count(tuning.trials, 'trial')}: "
+            "what was measured says less than on an idle machine"
+        )
     quality = report.quality
     if quality is not None:
         told.append(
@@ -120,6 +138,32 @@ def summary(report: TuneReport) -> list[str]:
             f"{quality.recall:.0%} (alone {quality.analytic_recall:.0%})"
         )
     return told
+
+
+def _unreached(tuning: Tuning) -> list[str]:
+    """What the budget did not reach."""
+    told = []
+    tasks = _count(len(tuning.standings), "task")
+    if tuning.unreached:
+        told.append(
+            f"{tuning.unreached} of {tasks} {_were(tuning.unreached)} never measured and "
+            f"{'has' if tuning.unreached == 1 else 'have'} the default schedule"
+        )
+    if tuning.default_only:
+        told.append(
+            f"{tuning.default_only} of {tasks} {_were(tuning.default_only)} measured with the "
+            "default schedule only"
+        )
+    return told
+
+
+def _were(count: int) -> str:
+    return "was" if count == 1 else "were"
+
+
+def _count(number: int, noun: str) -> str:
+    """`(1, "task")` → "1 task"."""
+    return f"{number} {noun}{'s' * (number != 1)}"
 
 
 def _table(tuning: Tuning, standings: Sequence[Standing]) -> str:
@@ -141,7 +185,7 @@ def _table(tuning: Tuning, standings: Sequence[Standing]) -> str:
             f"{tuning.share(s):.1%}",
             _time(s.default),
             _time(s.best),
-            "" if s.achieved is None else f"{s.achieved:.0%}",
+            "" if s.achieved is None else spell_achieved(s.achieved),
             f"{s.trials + s.known} of {s.size}",
             " ".join(f"{name}={value}" for name, value in s.point.items()),
             why(s),

@@ -43,6 +43,11 @@ class Standing:
     curve: tuple[Step, ...]
 
     @property
+    def measured(self) -> bool:
+        """True if a trial of it is known, of now or of the log."""
+        return self.trials + self.known > 0
+
+    @property
     def count(self) -> int:
         """How often the model computes it."""
         return len(self.kernels)
@@ -63,6 +68,7 @@ class Tuning:
     """A whole tuning, while it runs or at its end.
 
     `curve` is of the sum over kernels of the best times; `left` seconds of the budget, or None.
+    `disturbed` trials were made while other processes used CPUs that they needed.
     """
 
     standings: tuple[Standing, ...]
@@ -72,6 +78,18 @@ class Tuning:
     curve: tuple[Step, ...]
     current: str = ""
     interrupted: bool = False
+    disturbed: int = 0
+
+    @property
+    def unreached(self) -> int:
+        """Tasks that the budget did not reach: nothing of them was ever measured."""
+        return sum(not s.measured and not s.note for s in self.standings)
+
+    @property
+    def default_only(self) -> int:
+        """Tasks of which nothing but the default schedule was measured, though there is more."""
+        alone = (s for s in self.standings if not s.note and s.size > 1)
+        return sum(s.trials + s.known == 1 for s in alone)
 
     @property
     def default(self) -> float:
@@ -94,6 +112,9 @@ class Tuning:
             "trials": self.trials,
             "seconds": self.elapsed,
             "interrupted": self.interrupted,
+            "unreached": self.unreached,
+            "default_only": self.default_only,
+            "disturbed": self.disturbed,
             "default": self.default,
             "best": self.best,
             "curve": [asdict(step) for step in self.curve],

@@ -19,7 +19,7 @@ from planish.autotune.search.budget import Budget, Meter, choose
 from planish.autotune.search.cost_model import CostModel, Group
 from planish.autotune.search.logged import groups_of, write_kernel
 from planish.autotune.search.searcher import ModelSearcher, Searcher
-from planish.autotune.search.standing import Step, Tuning
+from planish.autotune.search.standing import Standing, Step, Tuning
 from planish.autotune.search.task_search import (
     Limit,
     TaskSearch,
@@ -33,6 +33,8 @@ from planish.ir.target import Target
 
 #: Trials of a default whose times do not come close enough together.
 _ATTEMPTS = 3
+#: CPUs that others may use during a trial without its being told of.
+_DISTURBING = 0.15
 
 
 class Measures(Protocol):
@@ -79,6 +81,31 @@ def tune(
     return _Tuner(tasks, target, budget, means, seed).run()
 
 
+def unmeasured(tasks: Sequence[Task]) -> Tuning:
+    """A tuning that had no time to measure anything."""
+    return Tuning(tuple(_untouched(task) for task in tasks), 0, 0.0, None, ())
+
+
+def _untouched(task: Task) -> Standing:
+    return Standing(
+        task=task.digest,
+        about=task.about,
+        kernels=task.names,
+        space=task.space.name,
+        size=task.lattice.size,
+        default=None,
+        best=None,
+        point={},
+        roofline=0.0,
+        bound="",
+        trials=0,
+        known=0,
+        failures=0,
+        note="",
+        curve=(),
+    )
+
+
 class _Tuner:
     """One call of `tune`."""
 
@@ -88,7 +115,7 @@ class _Tuner:
         self._target, self._means = target, means
         self._meter = Meter(budget, means.clock)
         self._curve: list[Step] = []
-        self._current, self._interrupted = "", False
+        self._current, self._interrupted, self._disturbed = "", False, 0
         self._states = [self._state(task, seed + i) for i, task in enumerate(tasks)]
         if means.known is not None:
             for state in self._states:
@@ -179,6 +206,7 @@ class _Tuner:
                 if result is None:
                     return
                 self._meter.trials += 1
+                self._disturbed += result.foreign_cpus > _DISTURBING
                 if state.trials == 0:
                     write_kernel(writer.path, state.task)
                 writer.append(logged_trial(state.task, self._target, int(result.candidate), result))
@@ -211,6 +239,7 @@ class _Tuner:
             curve=tuple(self._curve),
             current=self._current,
             interrupted=self._interrupted,
+            disturbed=self._disturbed,
         )
 
 

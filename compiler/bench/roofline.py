@@ -13,6 +13,7 @@ import numpy as np
 from planish.artefact.format import KernelInfo
 from planish.artefact.loading import Model
 from planish.bench.peaks import Peaks
+from planish.bench.turns import TOLERATED
 from planish.bench.worker import ForeignLoad
 
 Progress = Callable[[str, int, int], None]
@@ -48,6 +49,38 @@ class KernelFigure:
     def achieved(self) -> float:
         """How near the kernel comes to its roofline; 1 is there."""
         return self.roofline / self.seconds
+
+
+def excess(achieved: float | None, bound: str, what: str, others: float = 0.0) -> str:
+    """Why a kernel takes less than its roofline, in words; empty for one that does not.
+
+    The roofline is made of measured peaks, of a whole level of memory and of this machine at one
+    moment; it is no law of nature. `what` names the kernel's ops; `others` is how many CPUs
+    other processes used while the peaks were measured.
+    """
+    if achieved is None or achieved <= 1:
+        return ""
+    if others > TOLERATED:
+        return (
+            f"the peaks were measured while other processes used {others:.1f} CPUs, "
+            "so that they are too low"
+        )
+    if bound == "compute" and "winograd" in what:
+        return "operations are counted as the model has them, and Winograd's form does fewer"
+    if bound == "memory":
+        return (
+            "it moves its bytes faster than its level of memory was measured: a part of them stays "
+            "in a nearer cache, or is written and never read"
+        )
+    return (
+        "it computes faster than the peak of float32 multiply-adds was measured: the machine ran "
+        "slower then, or narrower types do more in one instruction"
+    )
+
+
+def spell_achieved(achieved: float) -> str:
+    """`0.87` → "87%", `1.12` → "112%*": the mark stands for what `excess` says."""
+    return f"{achieved:.0%}" + ("*" if achieved > 1 else "")
 
 
 def judge_kernels(

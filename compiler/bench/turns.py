@@ -117,10 +117,16 @@ def take_turns(
     rounds: int,
     seconds: float,
     progress: Progress | None = None,
+    enough: Callable[[int], bool] | None = None,
 ) -> list[dict[str, Record]]:
-    """What each worker measured in each round, A B C A B C …; they have been started on a model."""
+    """What each worker measured in each round, A B C A B C …; they have been started on a model.
+
+    `enough`, asked with the number of rounds so far, may end it early.
+    """
     found: list[dict[str, Record]] = []
-    for _ in range(rounds):
+    for taken in range(rounds):
+        if enough is not None and enough(taken):
+            break
         found.append({})
         for label, worker in started.items():
             if progress is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Annotated
 
@@ -314,7 +315,7 @@ def tune_command(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the artefact.")],
     budget: Annotated[
         str | None,
-        typer.Option(metavar="TIME", help="How long to measure: 90s, 10m, 1h (default: 10m)."),
+        typer.Option(metavar="TIME", help="Time for it all: 90s, 1m30s, 1h (default: 10m)."),
     ] = None,
     trials: Annotated[
         int | None, typer.Option(min=0, help="How many schedules to measure at most.")
@@ -337,9 +338,11 @@ def tune_command(
 ) -> None:
     """Measure schedules of MODEL's kernels on this machine, and compile it with the fastest.
 
-    Trials are kept in a log, so that a later run goes on, and `planish compile` needs none. Ctrl-C
-    ends the measuring early. An artefact slower than the untuned one is never put in place.
+    The budget is for the whole command. Trials are kept in a log, so that a later run goes on, and
+    `planish compile` needs none. Ctrl-C ends the measuring early. An artefact slower than the
+    untuned one is never put in place.
     """
+    begun = time.monotonic()  # the imports are the command's, too
     from planish.cli.tuning import Options, run_tune
 
     options = Options(
@@ -353,6 +356,7 @@ def tune_command(
         log=log,
         seed=seed,
         report=report,
+        begun=begun,
     )
     run_tune(model, output, options, as_json=as_json)
 

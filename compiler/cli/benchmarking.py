@@ -20,7 +20,14 @@ from planish.artefact.loading import Model, load
 from planish.bench.contest import OURS, Contest, Course, compete
 from planish.bench.peaks import Peaks, measure_peaks
 from planish.bench.precision import Error, error_of, exact_outputs
-from planish.bench.roofline import KernelFigure, achieved_overall, judge_kernels, time_kernels
+from planish.bench.roofline import (
+    KernelFigure,
+    achieved_overall,
+    excess,
+    judge_kernels,
+    spell_achieved,
+    time_kernels,
+)
 from planish.bench.turns import check_peers, warn_of_load
 from planish.bench.worker import aligned
 from planish.cli.compiling import parse_dims, parse_shapes
@@ -206,7 +213,9 @@ def findings_json(subject: Path | None, found: Findings, top: int | None) -> dic
         },
     }
     if found.kernels is not None:
-        shown["kernels"] = [_kernel_json(figure) for figure in found.kernels[:top]]
+        shown["kernels"] = [
+            _kernel_json(figure, found.peaks.others) for figure in found.kernels[:top]
+        ]
         shown["seconds"] = sum(figure.seconds for figure in found.kernels)
         shown["others"] = found.others
         shown["achieved"] = achieved_overall(found.kernels) if found.kernels else None
@@ -221,7 +230,7 @@ def findings_json(subject: Path | None, found: Findings, top: int | None) -> dic
     return shown
 
 
-def _kernel_json(figure: KernelFigure) -> dict[str, Any]:
+def _kernel_json(figure: KernelFigure, others: float) -> dict[str, Any]:
     return {
         "name": figure.kernel.name,
         "onnx_nodes": list(figure.kernel.onnx_nodes),
@@ -233,13 +242,14 @@ def _kernel_json(figure: KernelFigure) -> dict[str, Any]:
         "bound": figure.bound,
         "roofline": figure.roofline,
         "achieved": figure.achieved,
+        "excess": _excess(figure, others),
     }
 
 
 def _print_findings(found: Findings, top: int | None) -> None:
     _print_peaks(found.peaks)
     if found.kernels is not None:
-        _print_kernels(found.kernels, found.threads, top)
+        _print_kernels(found.kernels, found, top)
     if found.contest is not None:
         _print_contest(found, found.contest)
 
@@ -256,7 +266,8 @@ def _print_peaks(peaks: Peaks) -> None:
     print_table("This machine's peaks", ("", ">threads", ">of each", ">peak"), rows)
 
 
-def _print_kernels(figures: Sequence[KernelFigure], threads: int, top: int | None) -> None:
+def _print_kernels(figures: Sequence[KernelFigure], found: Findings, top: int | None) -> None:
+    threads = found.threads
     rows = [
         (
             f.kernel.name,
@@ -266,7 +277,7 @@ def _print_kernels(figures: Sequence[KernelFigure], threads: int, top: int | Non
             f"{f.gbs:.1f}",
             f.level,
             f.bound,
-            f"{f.achieved:.0%}",
+            spell_achieved(f.achieved),
             ", ".join(f.kernel.onnx_nodes),
         )
         for f in figures[:top]
@@ -283,8 +294,15 @@ def _print_kernels(figures: Sequence[KernelFigure], threads: int, top: int | Non
     left = f", of which {len(rows)} are shown," if len(rows) < len(figures) else ""
     print(
         f"{len(figures)} kernels{left} take {spell_seconds(sum(f.seconds for f in figures))}, "
-        f"{achieved_overall(figures):.0%} of their rooflines"
+        f"{spell_achieved(achieved_overall(figures))} of their rooflines"
     )
+    told = (_excess(figure, found.peaks.others) for figure in figures[:top])
+    for reason in dict.fromkeys(filter(None, told)):
+        print(f"* above the roofline: {reason}")
+
+
+def _excess(figure: KernelFigure, others: float) -> str:
+    return excess(figure.achieved, figure.bound, " ".join(figure.kernel.ops), others)
 
 
 def _print_contest(found: Findings, contest: Contest) -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import re
 import sys
+import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -17,20 +17,21 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from planish.autotune.search.budget import Budget
+from planish.autotune.search.budget import TIMES, Budget
 from planish.autotune.search.standing import Standing, Tuning
-from planish.bench.turns import warn_of_load
+from planish.bench.roofline import spell_achieved
+from planish.bench.turns import TOLERATED, warn_of_load
+from planish.bench.worker import ForeignLoad
 from planish.cli.compiling import parse_dims, parse_shapes
 from planish.cli.printing import spell_seconds
-from planish.ir.errors import PlanishError
+from planish.ir.errors import PlanishError, TuningError
 from planish.tuning import TuneReport, tune
 from planish.tuning_page import report_json, summary, write_report
 
 #: Tasks in the live table; the others are summed up.
 _ROWS = 16
-_UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
-#: What is measured for without --budget and --trials.
-_DEFAULT_SECONDS = 600.0
+#: Seconds for which the machine is watched before anything is done.
+_WATCHING = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,13 +48,16 @@ class Options:
     log: Path | None
     seed: int
     report: Path | None
+    begun: float | None = None
 
 
 def run_tune(model: Path, output: Path, options: Options, *, as_json: bool) -> None:
     """Tunes, compiles, prints; PlanishError for options that cannot be read."""
     budget = parse_budget(options.budget, options.trials)
     _check_report(options.report)
-    with TuningProgress(enabled=not as_json) as progress:
+    begun = time.monotonic() if options.begun is None else options.begun
+    _warn_of_company()
+    with TuningProgress(enabled=not as_json, until=_end(budget, begun)) as progress:
         report = tune(
             model,
             output,
@@ -64,6 +68,7 @@ def run_tune(model: Path, output: Path, options: Options, *, as_json: bool) -> N
             threads=options.threads,
             log=options.log,
             budget=budget,
+            begun=begun,
             seed=options.seed,
             observer=progress.observe,
             progress=progress.stage,
@@ -81,12 +86,27 @@ def run_tune(model: Path, output: Path, options: Options, *, as_json: bool) -> N
 
 def parse_budget(text: str | None, trials: int | None) -> Budget:
     """`"10m"` → 600 seconds; without both limits, ten minutes."""
-    if text is None:
-        return Budget(None if trials is not None else _DEFAULT_SECONDS, trials)
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)([a-z]*)", text)
-    if found is None or found[2] not in _UNITS or float(found[1]) == 0:
-        raise PlanishError(f"--budget {text} is no time; write 90s, 10m or 1.5h")
-    return Budget(float(found[1]) * _UNITS[found[2]], trials)
+    try:
+        return Budget.of(text, trials)
+    except TuningError:
+        raise PlanishError(f"--budget {text} is no time; write {TIMES}") from None
+
+
+def _end(budget: Budget, begun: float) -> float | None:
+    return None if budget.seconds is None else begun + budget.seconds
+
+
+def _warn_of_company() -> None:
+    """Says at once that the machine is not idle: later, a budget has been spent on it."""
+    load = ForeignLoad()
+    time.sleep(_WATCHING)
+    others = load.cpus()
+    if others > TOLERATED:
+        print(
+            f"planish: this machine is busy: other processes use {others:.1f} CPUs; trials wait "
+            "for quiet moments, and the times will say less",
+            file=sys.stderr,
+        )
 
 
 def _check_report(folder: Path | None) -> None:
@@ -110,8 +130,10 @@ def _print_report(report: TuneReport, folder: Path | None) -> None:
 class TuningProgress(AbstractContextManager["TuningProgress"]):
     """The live table on a terminal, else a line for each batch; on stderr."""
 
-    def __init__(self, enabled: bool = True, console: Console | None = None) -> None:
-        self._enabled = enabled
+    def __init__(
+        self, enabled: bool = True, console: Console | None = None, until: float | None = None
+    ) -> None:
+        self._enabled, self._until = enabled, until
         self._console = console or Console(stderr=True, highlight=False)
         self._live: Live | None = None
         self._stage = ""
@@ -138,17 +160,24 @@ class TuningProgress(AbstractContextManager["TuningProgress"]):
             return
         self._stage = stage
         if self._live is not None:
-            self._live.update(Text(f"{stage} {done}/{total}" if total else stage))
+            told = f"{stage} {done}/{total}" if total else stage
+            self._live.update(Text(told + self._left()))
 
     def observe(self, tuning: Tuning) -> None:
         """Shows where the tuning stands."""
         if not self._enabled:
             return
         if self._live is not None:
-            self._live.update(Group(live_table(tuning), Text(line(tuning))))
+            self._live.update(Group(live_table(tuning), Text(line(tuning) + self._left())))
         elif tuning.trials != self._trials:
             self._trials = tuning.trials
-            self._console.print(line(tuning), soft_wrap=True, markup=False)
+            self._console.print(line(tuning) + self._left(), soft_wrap=True, markup=False)
+
+    def _left(self) -> str:
+        """What is left of the budget of the whole command."""
+        if self._until is None:
+            return ""
+        return f", {max(0.0, self._until - time.monotonic()):.0f} s of the budget left"
 
 
 def line(tuning: Tuning) -> str:
@@ -158,7 +187,7 @@ def line(tuning: Tuning) -> str:
     if tuning.best:
         parts.append(f"{tuning.default / tuning.best:.2f} times as fast as untuned")
     if tuning.left is not None:
-        parts.append(f"{tuning.left:.0f} s left")
+        parts.append(f"{tuning.left:.0f} s left for measuring")
     if current is not None and current.best is not None:
         parts.append(f"{current.about}: {spell_seconds(current.best)}")
     return ", ".join(parts)
@@ -193,6 +222,6 @@ def _cells(tuning: Tuning, standing: Standing) -> tuple[str, ...]:
         f"{tuning.share(standing):.1%}",
         spell_seconds(standing.default) if standing.default else "",
         spell_seconds(standing.best) if standing.best else "",
-        f"{standing.achieved:.0%}" if standing.achieved else "",
+        spell_achieved(standing.achieved) if standing.achieved else "",
         f"{standing.trials + standing.known}/{standing.size}",
     )

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
+from datetime import timedelta
 
+import numpy as np
 import pytest
 
-from planish.autotune.search.budget import Budget, Meter, choose, worth
+from planish.autotune.search.budget import Budget, Deadline, Meter, choose, read_seconds, worth
+from planish.ir.errors import TuningError
 
 TIME, TRIALS = Budget(seconds=600.0), Budget(trials=10**6)
 
@@ -116,3 +119,65 @@ def test_meter_of_seconds() -> None:
     assert meter.spent
     assert Meter(Budget(seconds=10.0, trials=0)).spent
     assert not Meter(Budget()).spent
+
+
+@pytest.mark.parametrize(
+    ("given", "seconds"),
+    [
+        ("90", 90.0),
+        ("90s", 90.0),
+        ("1m30s", 90.0),
+        (" 1M 30S ", 90.0),
+        ("1.5min", 90.0),
+        ("1h", 3600.0),
+        ("1h2m3s", 3723.0),
+        ("1d", 86400.0),
+        (".5m", 30.0),
+        ("2 hours 1 minute", 7260.0),
+        (90, 90.0),
+        (0.5, 0.5),
+        (np.float32(1.5), 1.5),
+        (np.int64(3), 3.0),
+        (timedelta(minutes=1, seconds=30), 90.0),
+    ],
+)
+def test_times(given: str | float | timedelta, seconds: float) -> None:
+    assert read_seconds(given) == seconds
+    assert Budget.of(given) == Budget(seconds)
+    assert Budget.of(given, 3) == Budget(seconds, 3)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        *("", "0", "0s", "-1", "-1s", "soon", "1x", "1m30", "30s1m", "1s1s", "1e3", "nan", "1:30"),
+        *("1" * 400 + "s", 0, -1.0, float("nan"), float("inf"), True, timedelta(0), b"1s", [1], 1j),
+    ],
+)
+def test_no_times(given: object) -> None:
+    with pytest.raises(TuningError, match="is no time; write 90s, 10m"):
+        read_seconds(given)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("trials", [-1, 1.5, True, "3"])
+def test_no_trials(trials: object) -> None:
+    with pytest.raises(TuningError, match="is no number of trials"):
+        Budget.of(None, trials)  # type: ignore[arg-type]
+
+
+def test_budgets_of_budgets() -> None:
+    assert Budget.of() == Budget(600.0)
+    assert Budget.of(None, 8) == Budget(None, 8)
+    assert Budget.of(Budget(5.0, 7)) == Budget(5.0, 7)
+    assert Budget.of(Budget(5.0, 7), 8) == Budget(5.0, 8)
+
+
+def test_deadlines() -> None:
+    now = [10.0]
+    deadline = Deadline(12.0, lambda: now[0])
+    assert deadline.left == 2.0
+    assert deadline.allows(2.0)
+    now[0] = 12.5
+    assert not deadline.allows(0)
+    assert Deadline().left is None
+    assert Deadline().allows(1e9)

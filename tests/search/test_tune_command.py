@@ -16,6 +16,7 @@ from rich.console import Console
 from typer.testing import CliRunner, Result
 
 import planish
+import planish.deciding
 import planish.racing
 import planish.tuning
 from planish.autotune.apply_log import KernelOutcome
@@ -23,6 +24,7 @@ from planish.autotune.log import Race, TuningLog
 from planish.autotune.log.record import present
 from planish.autotune.measure import Measurer, Options
 from planish.autotune.search import Budget
+from planish.autotune.search.budget import read_seconds
 from planish.bench.peaks import Bandwidth, Level, Peaks
 from planish.cli.app import app
 from planish.cli.tuning import TuningProgress, live_table, parse_budget
@@ -50,7 +52,7 @@ def race_of(speed: float) -> Callable[..., tuple[Race, float]]:
     """In place of a race: one of this outcome."""
 
     def race(
-        graph: object, plain: Path, best: Path, points: str, threads: int, progress: object
+        graph: object, plain: Path, best: Path, points: str, threads: int, *others: object
     ) -> tuple[Race, float]:
         return Race(points, threads, 1e-6, speed * 1e-6, speed, present()), 0.0
 
@@ -77,8 +79,8 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("quick")
 def test_tune_then_compile_without_a_trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # What is faster is not the question here.
-    monkeypatch.setattr(planish.tuning, "race_artefacts", race_of(2.0))
-    monkeypatch.setattr(planish.tuning, "losing_tasks", lambda *arguments: ())
+    monkeypatch.setattr(planish.deciding, "race_artefacts", race_of(2.0))
+    monkeypatch.setattr(planish.deciding, "losing_tasks", lambda *arguments: ())
     monkeypatch.setattr(planish.tuning, "confirm", lambda tuning, *others: tuning)
     model = perceptron(tmp_path / "small.onnx")
     log, output, report = tmp_path / "log", tmp_path / "out", tmp_path / "report"
@@ -114,7 +116,7 @@ def test_tune_then_compile_without_a_trial(tmp_path: Path, monkeypatch: pytest.M
 @pytest.fixture
 def measured(monkeypatch: pytest.MonkeyPatch) -> None:
     """The measuring is done: what is in the log is all there is."""
-    monkeypatch.setattr(planish.tuning, "_measure", lambda *arguments: (TUNING, None))
+    monkeypatch.setattr(planish.tuning, "_measure", lambda *arguments: TUNING)
     monkeypatch.setattr(planish.racing, "_ROUNDS", 1)
     monkeypatch.setattr(planish.racing, "_TURN_SECONDS", 0.01)
 
@@ -125,7 +127,7 @@ def test_slower_than_untuned_is_never_shipped(
 ) -> None:
     model = perceptron(tmp_path / "small.onnx")
     log = log_of(tmp_path / "log", model)
-    monkeypatch.setattr(planish.tuning, "race_artefacts", race_of(0.909))
+    monkeypatch.setattr(planish.deciding, "race_artefacts", race_of(0.909))
     report = planish.tuning.tune(model, tmp_path / "out", log=log)
     assert not report.tuned
     assert report.verdict == (
@@ -156,7 +158,7 @@ def test_tasks_that_lose_in_the_model_are_left_untuned_if_that_is_faster(
     log = log_of(tmp_path / "log", model)
     races = iter([race_of(speed) for speed in speeds])
     monkeypatch.setattr(
-        planish.tuning, "race_artefacts", lambda *arguments: next(races)(*arguments)
+        planish.deciding, "race_artefacts", lambda *arguments: next(races)(*arguments)
     )
     asked: list[tuple[KernelOutcome, ...]] = []
 
@@ -164,7 +166,7 @@ def test_tasks_that_lose_in_the_model_are_left_untuned_if_that_is_faster(
         asked.append(outcomes)
         return (outcomes[0].task,)
 
-    monkeypatch.setattr(planish.tuning, "losing_tasks", losing)
+    monkeypatch.setattr(planish.deciding, "losing_tasks", losing)
     report = planish.tuning.tune(model, tmp_path / "out", log=log)
     assert [outcome.outcome for (outcomes,) in [asked] for outcome in outcomes] == ["exact"] * 2
     assert report.tuned == (left < 2)
@@ -206,7 +208,7 @@ def test_interrupt_while_measuring_ends_in_an_artefact(
 ) -> None:
     model = perceptron(tmp_path / "small.onnx")
     interrupted = dataclasses.replace(TUNING, interrupted=True)
-    monkeypatch.setattr(planish.tuning, "_measure", lambda *arguments: (interrupted, None))
+    monkeypatch.setattr(planish.tuning, "_measure", lambda *arguments: interrupted)
     (tmp_path / "log").touch()
     done = invoke("tune", model, "-o", tmp_path / "out", "--log", tmp_path / "log")
     assert done.exit_code == 0, done.output
@@ -217,7 +219,7 @@ def test_interrupt_while_measuring_ends_in_an_artefact(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--budget", "soon"), "--budget soon is no time; write 90s, 10m or 1.5h"),
+        (("--budget", "soon"), "--budget soon is no time; write 90s, 10m, 1m30s or 1.5h"),
         (("--budget", "0s"), "--budget 0s is no time"),
         (("--target", "cortex-a72"), "target 'cortex-a72' is not this machine"),
         (("--report", __file__), "is a file; name a folder for the report"),
@@ -250,6 +252,101 @@ def test_other_machine_is_an_error_of_its_own(tmp_path: Path) -> None:
         planish.tuning.tune(model, tmp_path / "out", target="x86-64-v2", log=tmp_path / "log")
 
 
+def test_too_small_a_budget_gives_an_untuned_artefact(tmp_path: Path) -> None:
+    model = perceptron(tmp_path / "small.onnx")
+    log, output = tmp_path / "log", tmp_path / "out"
+    done = invoke("tune", model, "-o", output, "--budget", "0.01s", "--log", log)
+    assert done.exit_code == 0, done.output
+    assert re.search(r"0 trials of 2 tasks in 0 s, \d+ s of 0 s in all", done.stdout)
+    assert "2 of 2 tasks were never measured" in done.stdout
+    assert "the budget of 0.01 s is too short to measure anything" in done.stdout
+    assert "; the artefact is as untuned" in done.stdout
+    planish.compile(model, tmp_path / "untuned", log=False)
+    assert folder_bytes(output) == folder_bytes(tmp_path / "untuned")
+
+
+class Clock:
+    """Seconds that pass only where a test says so."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def monotonic(self) -> float:
+        """In place of time.monotonic."""
+        return self.now
+
+
+@pytest.mark.parametrize(("budget", "building"), [("90s", 25.0), (600, 40.0), ("2m", 70.0)])
+def test_the_budget_is_for_the_whole_command(
+    budget: str | float, building: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, measured, losing = Clock(), [], []
+    model = perceptron(tmp_path / "small.onnx")
+    log = log_of(tmp_path / "log", model)
+    compile = planish.tuning.compile
+
+    def slow(*arguments: Any, **options: Any) -> Any:
+        clock.now += building
+        return compile(*arguments, **options)
+
+    def measure(job: object, means: object, seconds: float) -> Any:
+        measured.append(seconds)
+        clock.now += seconds
+        return TUNING
+
+    def race(*arguments: Any) -> Any:
+        clock.now += planish.racing.shortest_race_seconds(0.0)
+        return race_of(1.5)(*arguments)
+
+    def lose(*arguments: Any) -> tuple[str, ...]:
+        losing.append(clock.now)
+        clock.now += planish.racing.losing_seconds(0.0)
+        return (arguments[3][0].task,)
+
+    monkeypatch.setattr(planish.tuning, "time", clock)
+    monkeypatch.setattr(planish.tuning, "compile", slow)
+    monkeypatch.setattr(planish.tuning, "_measure", measure)
+    monkeypatch.setattr(planish.deciding, "race_artefacts", race)
+    monkeypatch.setattr(planish.deciding, "losing_tasks", lose)
+    report = planish.tune(model, tmp_path / "out", budget=budget, log=log)
+    allowed = read_seconds(budget)
+    assert clock.now - 1000.0 <= allowed
+    assert report.elapsed == clock.now - 1000.0
+    if budget == "2m":  # two compilations of 70 s do not fit: nothing but the untuned one
+        assert (measured, report.tuned, report.race) == ([], False, None)
+        assert "too short to measure anything" in report.verdict
+        return
+    assert sum(measured) >= 0.25 * allowed
+    assert report.tuned
+    # A second look at what loses takes a third compilation: only where that is a small part.
+    assert bool(losing) == (budget == 600)
+    assert ("no time to look for kernels" in report.note) == (budget == "90s")
+    assert report.race is not None
+    assert (report.before, report.after) == (report.race.untuned, report.race.tuned)
+
+
+def test_interrupts_after_the_untuned_artefact_lose_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    model = perceptron(tmp_path / "small.onnx")
+    log = log_of(tmp_path / "log", model)
+    planish.compile(model, tmp_path / "untuned", log=False)
+    with monkeypatch.context() as patch:
+        patch.setattr(planish.tuning, "fuse_kernels", interrupt)
+        early = planish.tune(model, tmp_path / "out", log=log)
+    assert early.tuning.interrupted
+    assert "interrupted before anything was measured" in early.verdict
+    assert folder_bytes(tmp_path / "out") == folder_bytes(tmp_path / "untuned")
+    monkeypatch.setattr(planish.tuning, "_measure", lambda *arguments: TUNING)
+    monkeypatch.setattr(planish.deciding, "race_artefacts", interrupt)
+    late = planish.tune(model, tmp_path / "out", log=log)
+    assert "interrupted before it was known whether tuned is faster" in late.verdict
+    assert folder_bytes(tmp_path / "out") == folder_bytes(tmp_path / "untuned")
+
+
 @pytest.mark.parametrize(
     ("text", "trials", "budget"),
     [
@@ -258,11 +355,12 @@ def test_other_machine_is_an_error_of_its_own(tmp_path: Path) -> None:
         ("10m", None, Budget(600.0, None)),
         ("90", 5, Budget(90.0, 5)),
         ("1.5h", None, Budget(5400.0, None)),
+        ("1m30s", None, Budget(90.0, None)),
     ],
 )
 def test_budgets(text: str | None, trials: int | None, budget: Budget) -> None:
     assert parse_budget(text, trials) == budget
-    with pytest.raises(PlanishError, match="is no time"):
+    with pytest.raises(PlanishError, match="--budget -1s is no time; write 90s"):
         parse_budget("-1s", None)
 
 
@@ -275,7 +373,7 @@ def test_lines_where_there_is_no_terminal() -> None:
         progress.observe(dataclasses.replace(TUNING, trials=48))
     lines = stream.getvalue().splitlines()
     assert [line.partition(",")[0] for line in lines] == ["40 trials", "48 trials"]
-    assert "kernels 1.2 ms, 1.50 times as fast as untuned, 12 s left" in lines[0]
+    assert "kernels 1.2 ms, 1.50 times as fast as untuned, 12 s left for measuring" in lines[0]
     assert lines[0].endswith(f"{STANDING.about}: 500 µs")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +11,13 @@ import pytest
 import planish
 from planish.artefact.format import KernelInfo
 from planish.bench.peaks import Bandwidth, Level, Peaks
-from planish.bench.roofline import achieved_overall, judge_kernels, time_kernels
+from planish.bench.roofline import (
+    achieved_overall,
+    excess,
+    judge_kernels,
+    spell_achieved,
+    time_kernels,
+)
 from tests.compiler.small_models import perceptron
 
 #: 100 GFLOPS, 50 GB/s from a cache of 1 MB, 10 GB/s from memory.
@@ -61,3 +68,23 @@ def test_kernels_of_an_artefact_are_timed(tmp_path: Path) -> None:
     assert others >= 0
     assert len(told) >= 5
     assert all(stage == "time kernels" and 0 <= done <= total for stage, done, total in told)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        ((0.9, "compute", "conv"), ""),
+        ((1.0, "memory", "add"), ""),
+        ((None, "memory", "add"), ""),
+        ((1.2, "memory", "add"), "a part of them stays in a nearer cache"),
+        ((1.2, "compute", "winograd_conv add"), "Winograd's form does fewer"),
+        ((1.2, "compute", "matmul"), "the machine ran slower then"),
+        ((1.2, "compute", "matmul", 1.5), "other processes used 1.5 CPUs"),
+    ],
+)
+def test_more_than_the_roofline_has_a_reason(arguments: tuple[Any, ...], reason: str) -> None:
+    told = excess(*arguments)
+    assert reason in told
+    assert bool(told) == bool(reason)
+    assert spell_achieved(1.12) == "112%*"
+    assert spell_achieved(0.87) == "87%"
