@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from planish.bisection.search import Finding as Finding
     from planish.bisection.search import bisect as bisect
     from planish.custom import place as place
+    from planish.driver import Compilation as Compilation
     from planish.driver import CompileReport as CompileReport
     from planish.driver import compile as compile
     from planish.ir.errors import ArtefactError as ArtefactError
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from planish.ir.errors import PlanishError as PlanishError
     from planish.ir.errors import ScheduleError as ScheduleError
     from planish.ir.errors import TargetError as TargetError
+    from planish.ir.errors import TensorError as TensorError
     from planish.ir.errors import TuningError as TuningError
     from planish.ir.errors import UnsupportedModel as UnsupportedModel
     from planish.ir.extension import CustomOp as CustomOp
@@ -42,6 +44,7 @@ __version__ = "0.1.0"
 
 _HOME = {
     "compile": "planish.driver",
+    "Compilation": "planish.driver",
     "CompileReport": "planish.driver",
     "tune": "planish.tuning",
     "TuneReport": "planish.tuning",
@@ -65,6 +68,7 @@ _HOME = {
     "TargetError": "planish.ir.errors",
     "TuningError": "planish.ir.errors",
     "ArtefactError": "planish.ir.errors",
+    "TensorError": "planish.ir.errors",
 }
 
 __all__ = [*_HOME, "__version__"]

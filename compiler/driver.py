@@ -13,15 +13,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TypedDict, Unpack, overload
 
 import numpy as np
 
 import planish
-from planish.artefact.format import WEIGHTS, KernelInfo, Manifest, TensorInfo
+from planish.artefact.format import KernelInfo, Manifest, TensorInfo
 from planish.artefact.library import check_cpu
-from planish.artefact.loading import load
-from planish.artefact.writing import check_replaceable, write_artefact
+from planish.artefact.loading import Model, load, take_over
+from planish.artefact.writing import check_replaceable, copy_artefact, write_artefact
 from planish.autotune.apply_log import LogReport
 from planish.autotune.log.store import LogSource, open_log
 from planish.custom import PASSES, CustomPass, assemble, custom_ops
@@ -34,6 +34,7 @@ from planish.ir.target import Target
 from planish.logged_schedules import run_logged_pipeline
 from planish.passes.pass_ import Step
 from planish.passes.pipeline import Observer
+from planish.sources import AnyModel, Examples, onnx_model
 from planish.targets.emit import Emitted, emit
 from planish.targets.hardware import find_target
 from planish.targets.linking import link_library
@@ -42,15 +43,12 @@ from planish.targets.runtime.cpu_features import required_features
 from planish.verdict import Verification, VerificationFailed
 from planish.verify import verify as verify_artefact
 
-if TYPE_CHECKING:
-    from planish.ir.onnx.model import Source
-
 Progress = Callable[[str, int, int], None]
 """Called with (stage, done, total); total 0 where it is not known."""
 
 
-@dataclass(frozen=True, slots=True)
-class CompileReport:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Compilation:
     """What a compilation did.
 
     `seconds` has one entry for each stage that ran, in order. `verification` is None where it was
@@ -59,7 +57,6 @@ class CompileReport:
     """
 
     name: str
-    output: Path
     target: Target
     manifest: Manifest
     seconds: Mapping[str, float]
@@ -71,6 +68,32 @@ class CompileReport:
     def artefact_bytes(self) -> int:
         """Size of the artefact's files, the manifest aside."""
         return sum(info.bytes for info in self.manifest.files.values())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompileReport(Compilation):
+    """What a compilation did that put its artefact into the folder `output`."""
+
+    output: Path
+
+
+class CompileOptions(TypedDict, total=False):
+    """The options of `compile`, which documents them."""
+
+    example_inputs: Examples | None
+    external_data: str | os.PathLike[str] | None
+    target: str | Target
+    dims: Mapping[str, int] | None
+    shapes: Mapping[str, Sequence[int]] | None
+    name: str | None
+    verify: bool
+    passes: Sequence[CustomPass]
+    ops: Sequence[CustomOp | str]
+    pipeline: Sequence[Step]
+    observer: Observer | None
+    threads: int | None
+    log: LogSource
+    progress: Progress | None
 
 
 @dataclass(slots=True)
@@ -89,10 +112,22 @@ class _Stages:
         self.seconds[name] = time.perf_counter() - start
 
 
+@overload
+def compile(model: AnyModel, output: None = None, **options: Unpack[CompileOptions]) -> Model: ...
+
+
+@overload
 def compile(
-    model: Source,
-    output: str | os.PathLike[str],
+    model: AnyModel, output: str | os.PathLike[str], **options: Unpack[CompileOptions]
+) -> CompileReport: ...
+
+
+def compile(
+    model: AnyModel,
+    output: str | os.PathLike[str] | None = None,
     *,
+    example_inputs: Examples | None = None,
+    external_data: str | os.PathLike[str] | None = None,
     target: str | Target = "host",
     dims: Mapping[str, int] | None = None,
     shapes: Mapping[str, Sequence[int]] | None = None,
@@ -105,8 +140,14 @@ def compile(
     threads: int | None = None,
     log: LogSource = True,
     progress: Progress | None = None,
-) -> CompileReport:
-    """Compiles an ONNX model (path, bytes or ModelProto) into the artefact folder `output`.
+) -> Model | CompileReport:
+    """Compiles a model into the artefact folder `output`, or without one into a Model in memory.
+
+    `model` is an ONNX model (path, bytes, onnx.ModelProto or torch.onnx.ONNXProgram), a
+    torch.export.ExportedProgram, or a torch.nn.Module, which is exported in evaluation mode
+    by tracing it with `example_inputs`: a tensor, a tuple of them, or a dict by name. For ONNX
+    models `example_inputs` tell the shapes of inputs. `external_data` is the folder of the weights
+    that a model in memory refers to.
 
     `dims` fixes symbolic dimensions by name, `shapes` whole inputs. `name` prefixes the C interface
     (default: the file's name). `passes` run beside those of `pipeline`, which they leave in place
@@ -117,43 +158,78 @@ def compile(
     for none. With `verify` the artefact is run on random inputs and compared with
     another implementation of the model before it is put in place.
 
+    Gives a CompileReport of what is in `output`; without `output` the Model, whose `report` is a
+    Compilation, which leaves nothing on disk, and which `model.save(folder)` can write there.
+
     Raises InvalidModel, UnsupportedModel, TargetError, TuningError or ArtefactError for what the
     caller can mend; VerificationFailed if the artefact is out of tolerance, which is then in
     `<output>.rejected`. Nothing is left in `output` by a compilation that failed.
     """
-    folder = Path(output)
-    check_replaceable(folder)  # before the long part
+    if output is not None:
+        check_replaceable(Path(output))  # before the long part
     tuning = open_log(log)
     chosen = find_target(target) if isinstance(target, str) else target
     if threads is not None:
         chosen = dataclasses.replace(chosen, cores=threads)
-    prefix = symbol_prefix(name or _default_name(model))
     stages = _Stages(progress)
     steps = assemble(passes, pipeline)
-    with extended(custom_ops(ops)):
+    with (
+        extended(custom_ops(ops)),
+        onnx_model(model, example_inputs, external_data) as given,
+        _place(output) as folder,
+    ):
+        prefix = symbol_prefix(name or given.name)
+        shapes = {**given.shapes, **(shapes or {})}
         with stages.stage("import"):
-            graph = import_model(model, dims=dims, shapes=shapes)
+            graph = import_model(given.source, dims=dims, shapes=shapes)
         with stages.stage("optimise"):
             optimised, logged = run_logged_pipeline(graph, chosen, steps, tuning, observer)
         with stages.stage("generate"):
             emitted = emit(optimised, chosen, prefix, progress=progress)
-        manifest = _manifest(graph, emitted, chosen, dims or {}, shapes or {})
+        manifest = _manifest(graph, emitted, chosen, dims or {}, shapes)
+        found = None
         skipped = _obstacle(manifest, folder) if verify else "not asked for"
         if skipped:
             with stages.stage("link"):
                 unverified = dataclasses.replace(manifest, verify={"skipped": skipped})
                 manifest = _link(folder, unverified, emitted, chosen)
-            return CompileReport(
-                prefix, folder, chosen, manifest, stages.seconds, unverified=skipped, log=logged
-            )
-        with _sibling(folder) as staging:
-            with stages.stage("link"):
-                manifest = _link(staging, manifest, emitted, chosen)
-            with stages.stage("verify"), load(staging, threads=threads) as loaded:
-                found = verify_artefact(loaded.run, graph, model)
-            with stages.stage("write"):
-                manifest = _put(staging, folder, manifest, found)
-        return CompileReport(prefix, folder, chosen, manifest, stages.seconds, found, log=logged)
+        else:
+            with _sibling(folder) as staging:
+                with stages.stage("link"):
+                    manifest = _link(staging, manifest, emitted, chosen)
+                with stages.stage("verify"), load(staging, threads=threads) as loaded:
+                    found = verify_artefact(loaded.run, graph, given.source)
+                with stages.stage("write"):
+                    manifest = _put(staging, folder, manifest, found)
+        report = CompileReport(
+            name=prefix,
+            output=folder,
+            target=chosen,
+            manifest=manifest,
+            seconds=stages.seconds,
+            verification=found,
+            unverified=skipped,
+            log=logged,
+        )
+        return report if output is not None else _in_memory(report, threads)
+
+
+@contextmanager
+def _place(output: str | os.PathLike[str] | None) -> Iterator[Path]:
+    """The folder to write to; without `output` one that goes afterwards."""
+    if output is not None:
+        yield Path(output)
+        return
+    with tempfile.TemporaryDirectory(prefix="planish-") as scratch:
+        yield Path(scratch, "artefact")
+
+
+def _in_memory(report: CompileReport, threads: int | None) -> Model:
+    """The artefact as a model that outlives the folder."""
+    model = take_over(report.output, threads=threads)
+    facts = {field.name: getattr(report, field.name) for field in dataclasses.fields(Compilation)}
+    model.report = Compilation(**facts)
+    return model
 
 
 def compile_graph(
@@ -167,12 +243,6 @@ def compile_graph(
 
     emitted = emit(graph, target, symbol_prefix(name))
     return _link(Path(output), _manifest(graph, emitted, target, {}, {}), emitted, target)
-
-
-def _default_name(model: Source) -> str:
-    if isinstance(model, str | os.PathLike):
-        return Path(model).stem
-    return "model" if isinstance(model, bytes) else model.graph.name or "model"
 
 
 @contextmanager
@@ -249,15 +319,7 @@ def _link(folder: Path, manifest: Manifest, emitted: Emitted, target: Target) ->
 def _put(staging: Path, folder: Path, manifest: Manifest, found: Verification) -> Manifest:
     """Writes the verified artefact to its place, or aside, with an error, if it is wrong."""
     place = folder if found.ok else folder.with_name(f"{folder.name}.rejected")
-    size = manifest.weights_bytes
-    weights = [(0, np.memmap(staging / WEIGHTS, np.uint8, mode="r").data)] if size else []
-    complete = write_artefact(
-        place,
-        dataclasses.replace(manifest, verify=found.to_json()),
-        library=staging / manifest.library,
-        header=staging / manifest.header,
-        weights=weights,
-    )
+    complete = copy_artefact(staging, place, dataclasses.replace(manifest, verify=found.to_json()))
     if not found.ok:
         raise VerificationFailed(
             f"output '{found.worst.name}' of the artefact differs from {found.reference}: "

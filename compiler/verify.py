@@ -19,7 +19,7 @@ from planish.tolerances import Difference, compare
 from planish.verdict import OutputCheck, Verification
 
 if TYPE_CHECKING:
-    from planish.ir.onnx.model import Source
+    from planish.ir.onnx.model import Located, Source
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -32,7 +32,7 @@ _WORST_REFERENCE = 0.01
 def verify(
     run: Callable[[dict[str, np.ndarray]], Arrays],
     graph: Graph,
-    source: Source,
+    source: Source | Located,
     *,
     seed: int = 0,
 ) -> Verification:
@@ -109,7 +109,7 @@ def _rounded(figure: float) -> float:
     return float(f"{figure:.3g}")
 
 
-def _reference(graph: Graph, source: Source, inputs: Arrays) -> tuple[str, Arrays]:
+def _reference(graph: Graph, source: Source | Located, inputs: Arrays) -> tuple[str, Arrays]:
     if importlib.util.find_spec("onnxruntime") is not None:
         import onnxruntime
 
@@ -121,10 +121,17 @@ def _reference(graph: Graph, source: Source, inputs: Arrays) -> tuple[str, Array
     return "numpy reference", evaluate(graph, inputs)
 
 
-def _onnxruntime(source: Source, inputs: Arrays) -> Arrays:
+def _onnxruntime(source: Source | Located, inputs: Arrays) -> Arrays:
     import onnxruntime
 
+    from planish.ir.onnx.model import Located
+
     options = onnxruntime.SessionOptions()
+    if isinstance(source, Located):
+        options.add_session_config_entry(
+            "session.model_external_initializers_file_folder_path", os.fspath(source.folder)
+        )
+        source = source.model
     options.log_severity_level = 4
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     if isinstance(source, bytes):

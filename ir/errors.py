@@ -43,3 +43,7 @@ class TuningError(PlanishError):
 
 class ArtefactError(PlanishError):
     """An artefact is damaged, is for other hardware, or is called with the wrong tensors."""
+
+
+class TensorError(ArtefactError, ValueError):
+    """A model was given an input or output of the wrong name, dtype, shape or kind."""

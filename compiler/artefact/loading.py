@@ -5,27 +5,35 @@ from __future__ import annotations
 import ctypes
 import math
 import os
+import tempfile
 import threading
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
+from planish.artefact.calls import (
+    bind_arguments,
+    chosen_outputs,
+    like_inputs,
+    spell_signature,
+    torch_array,
+)
 from planish.artefact.format import WEIGHTS, KernelInfo, Manifest, TensorInfo, read_manifest
 from planish.artefact.library import Library, check_cpu, check_file, load_library, read_checked
-from planish.ir.errors import ArtefactError
+from planish.artefact.origin import Files, Folder
+from planish.ir.errors import ArtefactError, TensorError
+
+if TYPE_CHECKING:
+    from planish.driver import Compilation
 
 ALIGNMENT = 64
 """Bytes: an array that begins at a multiple of this is used in place."""
 
 Array = np.ndarray[Any, Any]
-
-
-class TensorError(ArtefactError, ValueError):
-    """A model was given an input or output of the wrong name, dtype, shape or kind."""
 
 
 def load(path: str | os.PathLike[str], *, threads: int | None = None, check: bool = False) -> Model:
@@ -44,7 +52,39 @@ def load(path: str | os.PathLike[str], *, threads: int | None = None, check: boo
     read_checked(folder / manifest.header, manifest.files[manifest.header])
     check_file(folder / WEIGHTS, manifest.files[WEIGHTS], content=check)
     library = load_library(folder, manifest)
-    return Model(_Weights(library, folder / WEIGHTS), manifest, threads)
+    model = Model(_Weights(library, folder / WEIGHTS), manifest, threads)
+    model._origin = Folder(os.path.abspath(folder), manifest.digest)
+    return model
+
+
+def load_files(files: Files, *, threads: int | None = None) -> Model:
+    """Load an artefact that is in memory; takes and raises what `load` does."""
+    with tempfile.TemporaryDirectory(prefix="planish-") as folder:
+        files.write(Path(folder))
+        model = load(folder, threads=threads, check=True)
+    model._origin = files
+    return model
+
+
+def take_over(folder: Path, *, threads: int | None = None) -> Model:
+    """Load the artefact in a folder that is removed afterwards; raises what `load` does."""
+    model = load(folder, threads=threads)
+    model._origin = Files(folder)
+    return model
+
+
+def _restore(origin: Folder | Files, threads: int | None) -> Model:
+    """Make the model of a pickle again. Raises ArtefactError if its folder is another one now."""
+    if isinstance(origin, Files):
+        return load_files(origin, threads=threads)
+    model = load(origin.path, threads=threads)
+    if model.manifest.digest != origin.digest:
+        raise ArtefactError(
+            f"the artefact '{origin.path}' is not the one that the pickled model was loaded from "
+            f"(its digest is {model.manifest.digest[:12]}, expected {origin.digest[:12]}); "
+            "load it with planish.load"
+        )
+    return model
 
 
 class _Weights:
@@ -66,9 +106,17 @@ def _release(library: Library, function: str, pointer: ctypes.c_void_p) -> None:
 class Model:
     """A loaded artefact: weights that are shared, and a context (memory and threads) of its own.
 
+    It is called like a function, `y = model(x)`, or by names: `model.run({"x": x})["y"]`.
     Several Python threads may call it: run() holds a lock, so they take turns. For runs side by
-    side give each thread a clone(). A model goes on working in the child of a fork.
+    side give each thread a clone(), which is what copy.copy and copy.deepcopy give too. A model
+    goes on working in the child of a fork. A pickle holds the folder's path and digest, or the
+    whole artefact if the model was compiled without an output folder.
+
+    `report` is what `planish.compile` did; None for a model that was loaded.
     """
+
+    report: Compilation | None = None
+    _origin: Folder | Files
 
     def __init__(self, weights: _Weights, manifest: Manifest, threads: int | None) -> None:
         self.manifest = manifest
@@ -121,25 +169,52 @@ class Model:
         self._require_open()
         return self._threads
 
+    def __call__(
+        self,
+        *inputs: Any,
+        outputs: str | Sequence[str] | None = None,
+        out: Mapping[str, Any] | None = None,
+        threads: int | None = None,
+        **named: Any,
+    ) -> Any:
+        """Run the model once: `model(x)`, `model(x, mask=m)` or `model({"x": x, "mask": m})`.
+
+        Inputs come in the model's order or by name (those whose name is no identifier, or that of
+        an option here, in order or in one mapping). Gives the output, or a tuple of them if the
+        model has several; with `outputs` the one that is named, or a tuple of those in the list.
+        They are numpy arrays, or torch tensors if all inputs are torch tensors. `out` and `threads`
+        are as in run(). Raises TensorError for a wrong name, number, dtype or shape.
+        """
+        given = bind_arguments(self.name, [slot.name for slot in self._inputs], inputs, named)
+        chosen = self._output_names if outputs is None else outputs
+        found = self.run(given, outputs=[chosen] if isinstance(chosen, str) else chosen, out=out,
+                         threads=threads)  # fmt: skip
+        results = like_inputs(given.values(), found)
+        single = isinstance(outputs, str) or (outputs is None and len(results) == 1)
+        return results[0] if single else tuple(results)
+
     def run(
         self,
         inputs: Mapping[str, Any],
         *,
-        out: Mapping[str, Array] | None = None,
+        outputs: Sequence[str] | None = None,
+        out: Mapping[str, Any] | None = None,
         threads: int | None = None,
-    ) -> dict[str, Array]:
+    ) -> dict[str, Any]:
         """Run the model once: {name: array} in, {name: array} out.
 
-        Inputs are numpy arrays or anything with __dlpack__ in CPU memory, used in place where they
-        are C-contiguous and 64-byte aligned, else copied. Outputs are new arrays, or those that
-        `out` names. At most `threads` of the model's threads take part (default: all). Raises
-        TensorError for a wrong name, dtype or shape.
+        Inputs are numpy arrays or anything with __dlpack__ in CPU memory (torch tensors are), used
+        in place where they are C-contiguous and 64-byte aligned, else copied. Outputs are new numpy
+        arrays, or the arrays or torch tensors that `out` names; `outputs` leaves others out. At
+        most `threads` of the model's threads take part (default: all). Raises TensorError for a
+        wrong name, dtype or shape.
         """
         if threads is not None and (type(threads) is not int or not 1 <= threads <= self._threads):
             raise ArtefactError(
                 f"threads is {threads!r}, expected a number from 1 to {self._threads}, which "
                 f"model '{self.name}' was loaded with"
             )
+        chosen = chosen_outputs(self.name, self._output_names, outputs)
         given = self._bind(inputs)
         results, addresses = self._results(out)
         with self._lock:
@@ -151,7 +226,9 @@ class Model:
             )
             if status != 0:
                 raise ArtefactError(f"model '{self.name}' failed: {self._library.error()}")
-        return dict(zip(self._output_names, results))
+        found: dict[str, Any] = dict(zip(self._output_names, results))
+        found.update(out or ())  # the caller's own objects
+        return {name: found[name] for name in chosen}
 
     def profile(self, inputs: Mapping[str, Any]) -> list[tuple[str, float]]:
         """Run the model once; give each kernel's name and seconds, in the order of the calls."""
@@ -175,7 +252,32 @@ class Model:
         """Give a model for another thread, to run beside this one: own memory, shared weights."""
         with self._lock:
             self._require_open()
-        return Model(self._weights, self.manifest, threads or self._requested_threads)
+        twin = Model(self._weights, self.manifest, threads or self._requested_threads)
+        twin.report, twin._origin = self.report, self._origin
+        return twin
+
+    def save(self, folder: str | os.PathLike[str]) -> None:
+        """Write the artefact into a folder, for planish.load; one that is there is replaced.
+
+        Raises ArtefactError if the folder holds anything else, or the disk fails.
+        """
+        from planish.artefact.writing import copy_artefact
+
+        if isinstance(self._origin, Folder):
+            copy_artefact(Path(self._origin.path), Path(folder), self.manifest)
+            return
+        with tempfile.TemporaryDirectory(prefix="planish-") as scratch:
+            self._origin.write(Path(scratch))
+            copy_artefact(Path(scratch), Path(folder), self.manifest)
+
+    def __copy__(self) -> Model:
+        return self.clone()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Model:
+        return self.clone()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _restore, (self._origin, self._requested_threads)
 
     def close(self) -> None:
         """Free memory and threads, after a run under way; the model cannot run any more."""
@@ -195,7 +297,8 @@ class Model:
         self.close()
 
     def __repr__(self) -> str:
-        return f"<planish.Model {self.name}: {len(self.kernels)} kernels>"
+        closed = " (closed)" if self._c_run is None else ""
+        return f"<planish.Model {spell_signature(self.manifest)}{closed}>"
 
     def _require_open(self) -> None:
         if self._c_run is None:
@@ -216,7 +319,7 @@ class Model:
             raise self._wrong_names("input", inputs, self._inputs)
         return given
 
-    def _results(self, out: Mapping[str, Array] | None) -> tuple[list[Array], list[int]]:
+    def _results(self, out: Mapping[str, Any] | None) -> tuple[list[Array], list[int]]:
         """Give the arrays that the outputs go to, and where their data lie."""
         given = out or {}
         if any(name not in self._output_names for name in given):
@@ -277,8 +380,13 @@ class _Slot:
 
     def accept_result(self, value: Any) -> Array:
         """Give the array that the user wants the output in."""
+        tensor = torch_array(value)
+        value = value if tensor is None else tensor
         if not isinstance(value, np.ndarray):
-            raise TensorError(f"output '{self.name}' is {_kind(value)}, expected a numpy array")
+            raise TensorError(
+                f"output '{self.name}' is {_kind(value)}, expected a numpy array or a torch tensor "
+                "in CPU memory that needs no gradient"
+            )
         if value.dtype != self.dtype or value.shape != self.shape:
             raise self._wrong(value)
         if not (value.flags.c_contiguous and value.flags.writeable):

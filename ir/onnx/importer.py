@@ -23,14 +23,21 @@ from planish.ir.onnx.functions import (
     schema_function,
 )
 from planish.ir.onnx.inputs import input_types
-from planish.ir.onnx.model import Source, load_model, normal_domain, opset_versions, parameters
+from planish.ir.onnx.model import (
+    Located,
+    Source,
+    load_model,
+    normal_domain,
+    opset_versions,
+    parameters,
+)
 from planish.ir.onnx.sizes import Sizes
 from planish.ir.onnx.storage import Storage
 from planish.ir.onnx.table import converter_of
 
 
 def import_model(
-    source: Source,
+    source: Source | Located,
     *,
     dims: Mapping[str, int] | None = None,
     shapes: Mapping[str, Sequence[int]] | None = None,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
@@ -19,20 +20,33 @@ from planish.ir.onnx.wire import detach
 
 Source: TypeAlias = "str | os.PathLike[str] | bytes | ModelProto"
 
+
+@dataclass(frozen=True, slots=True)
+class Located:
+    """A model in memory whose external data lie in the files of a folder."""
+
+    model: bytes | ModelProto
+    folder: Path
+
+
 OLDEST_OPSET = 7
 NEWEST_OPSET = 28  # reviewed against the changelog of onnx 1.23; raise with table.py
 
 
-def load_model(source: Source) -> tuple[ModelProto, Storage]:
+def load_model(source: Source | Located) -> tuple[ModelProto, Storage]:
     """The model, its large tensors left in `source`, which is memory-mapped if it is a path.
 
     Raises InvalidModel if `source` cannot be read or is not a whole ONNX model.
     """
+    folder = None
+    if isinstance(source, Located):
+        folder = source.folder
+        source = source.model
     if isinstance(source, ModelProto):
-        model, storage = source, Storage(None, None)
+        model, storage = source, Storage(None, folder)
     elif isinstance(source, bytes):
         data = np.frombuffer(source, np.uint8)
-        model, storage = _parse(data, "the model"), Storage(data, None)
+        model, storage = _parse(data, "the model"), Storage(data, folder)
     else:
         path = Path(source)
         data = _mapped(path)
@@ -95,6 +109,11 @@ def opset_versions(imports: Iterable[OperatorSetIdProto], owner: str) -> dict[st
 def normal_domain(domain: str) -> str:
     """The default operator set has two names."""
     return "" if domain == "ai.onnx" else domain
+
+
+def input_names(source: Source | Located) -> list[str]:
+    """The names of a model's inputs, in order. Raises what load_model does."""
+    return [value.name for value in parameters(load_model(source)[0].graph)]
 
 
 def parameters(graph: GraphProto) -> list[onnx.ValueInfoProto]:

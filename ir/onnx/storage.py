@@ -116,8 +116,8 @@ class Storage:
         """The file inside the model's folder; symbolic links that leave it are refused too."""
         if self._folder is None:
             raise InvalidModel(
-                f"{where} is stored outside the model, in '{location}': import the model by its "
-                f"file path, so that the folder is known"
+                f"{where} is stored outside the model, in '{location}': give the path of the "
+                f"model's file, or the folder of that file as external_data"
             )
         root = self._folder.resolve()
         try:

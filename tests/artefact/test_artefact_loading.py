@@ -16,8 +16,8 @@ from toy_model import build_toy, check, expected, sample
 
 from planish.artefact import library as library_module
 from planish.artefact.format import MANIFEST, read_manifest, render
-from planish.artefact.loading import TensorError, load
-from planish.ir.errors import ArtefactError, PlanishError
+from planish.artefact.loading import load
+from planish.ir.errors import ArtefactError, PlanishError, TensorError
 
 
 def sign(folder: Path, **changes: Any) -> None:
@@ -41,7 +41,10 @@ def test_description(toy: Path) -> None:
     assert [t.dtype for t in model.outputs] == ["float32", "int64"]
     assert model.kernels[2].onnx_nodes == ("/double/Add",)
     assert model.manifest.verify == {"max_abs_error": 1e-7}
-    assert repr(model) == "<planish.Model toy: 5 kernels>"
+    inputs = "x: float32[10, 100], k/é: int32[]"
+    assert repr(model) == f"<planish.Model toy({inputs}) -> (y:0: float32[10, 100], n: int64[])>"
+    model.close()
+    assert repr(model).endswith("n: int64[]) (closed)>")
 
 
 def test_outputs_are_new_and_aligned_or_the_given_ones(toy: Path) -> None:
@@ -125,7 +128,7 @@ def test_missing_input_and_wrong_output(toy: Path) -> None:
         model.run([sample()["x"]])  # type: ignore[arg-type]
     with pytest.raises(TensorError, match=r"outputs given to model 'toy': has \['y'\]"):
         model.run(sample(), out={"y": np.zeros(1)})
-    with pytest.raises(TensorError, match="output 'n' is a list, expected a numpy array"):
+    with pytest.raises(TensorError, match="output 'n' is a list, expected a numpy array or"):
         model.run(sample(), out={"n": []})  # type: ignore[dict-item]
     with pytest.raises(TensorError, match=r"output 'n': expected int64 \[\], got float64 \[\]"):
         model.run(sample(), out={"n": np.array(0.0)})
