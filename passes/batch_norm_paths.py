@@ -8,9 +8,17 @@ import numpy as np
 
 from planish.ir.builder import emit
 from planish.ir.graph import Constant, Node, Result, Value, constant
-from planish.passes.channels import LINEAR, channel_dim, per_channel, reads_constant_weights
+from planish.passes.channels import (
+    LINEAR,
+    channel_dim,
+    largest_row,
+    per_channel,
+    reads_constant_weights,
+    scale_channels,
+)
 from planish.passes.pattern import Match, const, op
 from planish.passes.rewrite import Refusal, Rule
+from planish.passes.rounding import refuse_addend
 
 PARAMETERS = (const("scale"), const("bias"), const("mean"), const("var"))
 _NAMES = ("scale", "bias", "mean", "var")
@@ -24,21 +32,27 @@ def scale_and_shift(match: Match) -> tuple[np.ndarray, np.ndarray]:
         return factor, bias - mean * factor
 
 
-def _takes_scale(value: Value, uses: Mapping[Value, int]) -> bool:
+def _takes(value: Value, scale: np.ndarray, uses: Mapping[Value, int]) -> bool:
     """True if weights whose product, with a bias perhaps, only this is can take a batch norm."""
+    bias = None
     if isinstance(value, Result) and value.node.op == "add" and uses[value] == 1:
-        value = _without_bias(value.node) or value
+        value, bias = _without_bias(value.node) or (value, None)
     if not isinstance(value, Result) or uses[value] > 1:
         return False
     node = value.node
-    return node.op in LINEAR and channel_dim(node) == 1 and reads_constant_weights(node)
+    if node.op not in LINEAR or channel_dim(node) != 1 or not reads_constant_weights(node):
+        return False
+    if bias is not None and refuse_addend(bias, largest_row(node), node.output.type.dtype):
+        return False
+    return not isinstance(scale_channels(node, scale), Refusal)
 
 
-def _without_bias(node: Node) -> Value | None:
-    """The other operand, if one is a constant along the channels."""
+def _without_bias(node: Node) -> tuple[Value, np.ndarray] | None:
+    """The other operand, if one is a constant along the channels, and that as float64."""
     for inner, bias in (node.inputs, node.inputs[::-1]):
         if isinstance(bias, Constant) and inner.type == node.output.type:
-            return None if per_channel(bias.data, inner.type, 1) is None else inner
+            vector = per_channel(bias.data, inner.type, 1)
+            return None if vector is None else (inner, vector)
     return None
 
 
@@ -53,13 +67,13 @@ def _through_pad(match: Match) -> Value | Refusal | None:
     """Folded, or constant with the one value that the batch norm makes of the constant."""
     pad = match.node("pad")
     (x,) = pad.inputs
-    if not _takes_scale(x, match.uses):
-        return None
     attrs = dict(pad.attrs)
     if attrs["before"][1] or attrs["after"][1]:
         return Refusal("channels are padded")
+    scale, shift = scale_and_shift(match)
+    if not _takes(x, scale, match.uses):
+        return None
     if attrs["mode"] == "constant":
-        scale, shift = scale_and_shift(match)
         filled = scale * attrs["value"] + shift
         if not (filled == filled[0]).all():
             return Refusal("the padding would differ between channels")
@@ -73,17 +87,21 @@ def _through_concat(match: Match) -> Value | Refusal | None:
     axis, parts = concat.attrs["axis"], concat.inputs
     if not concat.output.type.is_static:
         return None
-    taken = [part for part in parts if _takes_scale(part, match.uses)]
+    slices, first = [], 0
+    for part in parts:
+        stop = first + part.type.static_shape[1]
+        slices.append(slice(first, stop) if axis == 1 else slice(None))
+        first = stop
+    scale, _ = scale_and_shift(match)
+    taken = [p for p, own in zip(parts, slices) if _takes(p, scale[own], match.uses)]
     if not taken:
         return None
     if 2 * sum(part.type.elements for part in taken) < concat.output.type.elements:
         return Refusal("the weights of less than half of the parts could take it")
-    normed, first = [], 0
-    for part in parts:
-        stop = first + part.type.static_shape[1]
-        own = slice(first, stop) if axis == 1 else slice(None)
-        normed.append(_same(match, part, **{name: match.data(name)[own] for name in _NAMES}))
-        first = stop
+    normed = [
+        _same(match, part, **{name: match.data(name)[own] for name in _NAMES})
+        for part, own in zip(parts, slices)
+    ]
     return emit("concat", *normed, axis=axis)
 
 
@@ -92,7 +110,8 @@ def _through_add(match: Match) -> Value | Refusal | None:
     a, b = match.node("sum").inputs
     if isinstance(a, Constant) or isinstance(b, Constant) or a is b:
         return None
-    taken = [_takes_scale(operand, match.uses) for operand in (a, b)]
+    scale, _ = scale_and_shift(match)
+    taken = [_takes(operand, scale, match.uses) for operand in (a, b)]
     if not any(taken):
         return None
     if not all(taken) or a.type != b.type:

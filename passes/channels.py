@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from planish.ir.builder import emit
 from planish.ir.graph import Constant, Node, Value, constant
 from planish.ir.types import TensorType
 from planish.passes.rewrite import Refusal
+from planish.passes.rounding import refuse_factor, refuse_overflow, round_weights
 
 #: Ops that are linear in their second input, their weights.
 LINEAR = ("conv", "conv_transpose", "matmul")
@@ -49,35 +52,65 @@ def along_channels(vector: np.ndarray, type_: TensorType, dim: int) -> Constant:
         return constant(vector.astype(type_.dtype.numpy).reshape(shape))
 
 
+def add_along_channels(product: Value, vector: np.ndarray, dim: int) -> Value | Refusal:
+    """The product plus float64[channels] along `dim`; a Refusal where that overflows."""
+    refusal = refuse_overflow(vector, product.type.dtype)
+    return refusal or emit("add", product, along_channels(vector, product.type, dim))
+
+
 def scale_channels(linear: Node, factor: np.ndarray) -> Value | Refusal:
     """The same product with its output channels scaled by `factor`, float64[channels].
 
-    The new weights are rounded once. A Refusal where they overflow.
+    The new weights are rounded once. A Refusal where `planish.passes.rounding` has one.
     """
-    weights = linear.inputs[1]
-    assert isinstance(weights, Constant)
-    with np.errstate(all="ignore"):
-        wide = _scaled(linear, weights.data.astype(np.float64), factor)
-        data = wide.astype(weights.data.dtype)
-    if not np.isfinite(data.astype(np.float64)).all():
-        return Refusal("the scaled weights overflow")
-    new = constant(data, weights.name)
-    return emit(linear.op, linear.inputs[0], new, **linear.attrs)
+    return _with_weights(linear, linear.inputs[0], factor, _scaled)
 
 
 def scale_inputs(linear: Node, x: Value, factor: np.ndarray) -> Value | Refusal:
     """The product, a conv or matmul, of x with its input channels scaled by `factor`, float64.
 
-    The new weights are rounded once. A Refusal where they overflow.
+    The new weights are rounded once. A Refusal where `planish.passes.rounding` has one.
     """
+    return _with_weights(linear, x, factor, _scaled_inputs)
+
+
+def _with_weights(
+    linear: Node,
+    x: Value,
+    factor: np.ndarray,
+    scaled: Callable[[Node, np.ndarray, np.ndarray], np.ndarray],
+) -> Value | Refusal:
     weights = linear.inputs[1]
     assert isinstance(weights, Constant)
+    refusal = refuse_factor(factor, weights.type.dtype)
+    if refusal is not None:
+        return refusal
     with np.errstate(all="ignore"):
-        wide = weights.data.astype(np.float64) * _along_inputs(linear, factor)
-        data = wide.astype(weights.data.dtype)
-    if not np.isfinite(data.astype(np.float64)).all():
-        return Refusal("the scaled weights overflow")
+        wide = scaled(linear, weights.data.astype(np.float64), factor)
+    data = round_weights(wide, weights.type.dtype, _neighbours(linear))
+    if isinstance(data, Refusal):
+        return data
     return emit(linear.op, x, constant(data, weights.name), **linear.attrs)
+
+
+def _neighbours(linear: Node) -> tuple[tuple[int, ...], ...]:
+    """The axes along which the weights of an output channel lie, and those of an input channel."""
+    rank = linear.inputs[1].type.rank
+    if linear.op == "matmul":
+        return (rank - 2,), (rank - 1,)
+    window = tuple(range(2, rank))
+    return (1, *window), (0, *window)
+
+
+def largest_row(linear: Node) -> float:
+    """The largest Euclidean norm of the weights of one output channel."""
+    weights = linear.inputs[1]
+    assert isinstance(weights, Constant)
+    outputs = {"matmul": weights.type.rank - 1, "conv": 0, "conv_transpose": 1}[linear.op]
+    others = tuple(axis for axis in range(weights.type.rank) if axis != outputs)
+    with np.errstate(all="ignore"):
+        squares = np.square(weights.data.astype(np.float64)).sum(axis=others)
+    return float(np.sqrt(squares.max(initial=0.0)))
 
 
 def response(linear: Node, addend: np.ndarray) -> np.ndarray:
@@ -112,3 +145,7 @@ def _scaled(linear: Node, weights: np.ndarray, factor: np.ndarray) -> np.ndarray
     grouped = weights.reshape(groups, -1, *weights.shape[1:])
     spread = factor.reshape(groups, 1, -1, *(1,) * (weights.ndim - 2))
     return np.asarray(grouped * spread).reshape(weights.shape)
+
+
+def _scaled_inputs(linear: Node, weights: np.ndarray, factor: np.ndarray) -> np.ndarray:
+    return np.asarray(weights * _along_inputs(linear, factor))

@@ -11,9 +11,10 @@ from planish.ir.builder import emit
 from planish.ir.graph import Constant, Graph, Node, Result, Value, constant
 from planish.ir.target import Target
 from planish.passes.channels import (
-    along_channels,
+    add_along_channels,
     channel_dim,
     input_channel_dim,
+    largest_row,
     per_channel,
     reads_constant_weights,
     response,
@@ -21,6 +22,7 @@ from planish.passes.channels import (
 )
 from planish.passes.pattern import Match, Operation, const, op, value
 from planish.passes.rewrite import Refusal, Rule, rewrite
+from planish.passes.rounding import refuse_addend_before
 
 
 def fold_input_scale(graph: Graph, target: Target) -> Graph:
@@ -33,7 +35,7 @@ def fold_input_scale(graph: Graph, target: Target) -> Graph:
     For conv, and for matmul from the left, with constant weights and where nothing else reads what
     is scaled. An addend before zero padding folds only if it is one number, which then is taken
     from what is padded with. Transposes and reshapes in between that keep the channels apart are
-    passed. Not exact, as `fold_scale` is not.
+    passed. Not exact, as `fold_scale` is not; `planish.passes.rounding` says where it is refused.
     """
     return rewrite(graph, _RULES)
 
@@ -64,7 +66,8 @@ def _scale_before_padding(match: Match) -> Value | Refusal | None:
         return Refusal("the factor varies along more than the channels")
     attrs = dict(pad.attrs)
     if v != 0:
-        filled = v / np.where(factor == 0, np.nan, factor)
+        with np.errstate(all="ignore"):
+            filled = v / np.where(factor == 0, np.nan, factor)
         if not (filled == filled[0]).all() or not _is_finite(filled[0], x):
             return Refusal("the padding would differ between channels")
         attrs["value"] = float(filled[0])
@@ -95,10 +98,10 @@ def _shift(match: Match) -> Value | Refusal | None:
 
 def _with_response(linear: Node, product: Value, addend: np.ndarray) -> Value | Refusal:
     """The product without the addend, plus what the weights make of it."""
-    total = response(linear, addend)
-    if not np.isfinite(total).all():
-        return Refusal("the response to the addend overflows")
-    return emit("add", product, along_channels(total, product.type, channel_dim(linear)))
+    refusal = refuse_addend_before(addend, largest_row(linear), linear.output.type.dtype)
+    if refusal is not None:
+        return refusal
+    return add_along_channels(product, response(linear, addend), channel_dim(linear))
 
 
 def _shift_before_padding(match: Match) -> Value | Refusal | None:

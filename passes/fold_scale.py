@@ -12,16 +12,25 @@ import numpy as np
 from planish.ir.builder import emit
 from planish.ir.graph import Constant, Graph, Node, Result, Value, constant
 from planish.ir.target import Target
+from planish.ir.types import DType
 from planish.passes.channels import (
     LINEAR,
-    along_channels,
+    add_along_channels,
     channel_dim,
+    largest_row,
     per_channel,
     reads_constant_weights,
     scale_channels,
 )
 from planish.passes.pattern import AnyConstant, Match, Operation, Pattern, const, op, value
 from planish.passes.rewrite import Refusal, Rule, rewrite
+from planish.passes.rounding import (
+    may_join_addends,
+    may_join_factors,
+    refuse_addend,
+    refuse_factor,
+    refuse_sum,
+)
 
 
 def fold_scale(graph: Graph, target: Target) -> Graph:
@@ -33,8 +42,8 @@ def fold_scale(graph: Graph, target: Target) -> Graph:
         %4 = add(%3, @b)
 
     For conv, conv_transpose and matmul with constant weights and no other users; `div` and
-    `neg` as `mul`. Chains of factors and addends without weights become one of each: a batch norm
-    in two parts. It is refused where the weights would overflow.
+    `neg` as `mul`. Without weights, factors that all enlarge or all lessen become one, and so do
+    addends of one sign whose sum is exact. `planish.passes.rounding` says where it is refused.
 
     Not exact: weights and biases are rounded in place of results. However long the chain, each is
     its formula in float64, rounded once. Rounded at each step it would keep the error of the
@@ -68,10 +77,13 @@ class _Unrounded:
         self.values[made] = wide
         return made
 
-    def along_channels(self, linear: Node, vector: np.ndarray) -> Constant:
-        """A constant that broadcasts float64[channels] along those of a product."""
-        made = along_channels(vector, linear.output.type, channel_dim(linear))
-        self.values[made] = vector.reshape(made.type.static_shape)
+    def add(self, linear: Node, product: Value, vector: np.ndarray) -> Value | Refusal:
+        """What takes the place of a product, plus float64[channels] along its channels."""
+        made = add_along_channels(product, vector, channel_dim(linear))
+        if isinstance(made, Result):
+            addend = made.node.inputs[1]
+            assert isinstance(addend, Constant)
+            self.values[addend] = vector.reshape(addend.type.static_shape)
         return made
 
     def scale_channels(self, linear: Node, factor: np.ndarray) -> Value | Refusal:
@@ -111,17 +123,18 @@ def _scale(exact: _Unrounded, match: Match) -> Value | Refusal | None:
     linear, factor = match.node("linear"), _factor(exact, match)
     if factor is None:
         return Refusal("the factor varies along more than the channels")
-    if not np.isfinite(factor).all():
-        return Refusal("the factor is not finite")
     addend = None
     if "b" in match.captured:
         addend = _vector(exact, match, "b")
         if addend is None:
             return Refusal("what is added in between varies along more than the channels")
+        large = refuse_addend(addend, largest_row(linear), linear.output.type.dtype)
+        if large is not None:
+            return large
     product = exact.scale_channels(linear, factor)
     if addend is None or isinstance(product, Refusal):
         return product
-    return emit("add", product, exact.along_channels(linear, addend * factor))
+    return exact.add(linear, product, addend * factor)
 
 
 def _add(exact: _Unrounded, match: Match) -> Value | Refusal | None:
@@ -129,34 +142,45 @@ def _add(exact: _Unrounded, match: Match) -> Value | Refusal | None:
     first, second = _vector(exact, match, "b"), _vector(exact, match, "c")
     if first is None or second is None:
         return Refusal("an addend varies along more than the channels")
-    return emit("add", linear.output, exact.along_channels(linear, first + second))
+    refusal = refuse_sum(first, second, largest_row(linear), linear.output.type.dtype)
+    if refusal is not None:
+        return refusal
+    return exact.add(linear, linear.output, first + second)
 
 
 # --- without weights before them
 
 
 def _merge(exact: _Unrounded, match: Match) -> Value | None:
-    """(x·c)·d = x·(c·d), (x + c) + d = x + (c + d)."""
-    name = match.root.op
-    both = _combined(exact, name, match["c"], match["d"])
-    return None if both is None else _of_type(match, emit(name, match["x"], both))
-
-
-def _merge_affine(exact: _Unrounded, match: Match) -> Value | None:
-    """(x·c + b)·d = x·(c·d) + b·d."""
-    factor = _combined(exact, "mul", match["c"], match["d"])
-    addend = _combined(exact, "mul", match["b"], match["d"])
-    if factor is None or addend is None:
+    """(x·c)·d = x·(c·d), (x + c) + d = x + (c + d), where that holds for any x."""
+    codes = _are_codes(match["x"])
+    both = _combined(exact, match.root.op, match["c"], match["d"], codes)
+    if both is None:
         return None
-    return _of_type(match, emit("add", emit("mul", match["x"], factor), addend))
-
-
-def _of_type(match: Match, made: Value) -> Value | None:
+    made = emit(match.root.op, match["x"], both)
     return made if made.type == match.root.output.type else None
 
 
-def _combined(exact: _Unrounded, name: str, a: Value, b: Value) -> Value | None:
-    """Sum or product of constants; None if it is larger than both, or overflows."""
+def _are_codes(x: Value) -> bool:
+    """True for whole numbers of at most 17 bits: those of a quantised tensor, less a zero point."""
+    if isinstance(x, Result) and x.node.op == "add":
+        (inner, zero) = x.node.inputs
+        if not isinstance(zero, Constant):
+            return False
+        if (np.abs(zero.data) > 2**16).any() or (np.rint(zero.data) != zero.data).any():
+            return False
+        x = inner
+    if not isinstance(x, Result) or x.node.op != "cast" or x.type.dtype is not DType.FLOAT32:
+        return False
+    source = x.node.inputs[0].type.dtype
+    return source.is_integer and source.itemsize <= 2
+
+
+def _combined(exact: _Unrounded, name: str, a: Value, b: Value, codes: bool) -> Value | None:
+    """Sum or product of constants; None if it is larger than both, or must stay apart.
+
+    Factors of codes are anything that is far from what over- or underflows.
+    """
     left, right = exact.data(a), exact.data(b)
     try:
         size = np.broadcast_shapes(left.shape, right.shape)
@@ -166,8 +190,14 @@ def _combined(exact: _Unrounded, name: str, a: Value, b: Value) -> Value | None:
         return None
     with np.errstate(all="ignore"):
         wide = np.asarray(left * right if name == "mul" else left + right)
-    made = exact.rounded(wide, a.type.dtype.numpy)
-    return made if np.isfinite(made.data.astype(np.float64)).all() else None
+        made = exact.rounded(wide, a.type.dtype.numpy)
+        if name == "mul":
+            joins = may_join_factors(left, right, made.data, a.type.dtype) or (
+                codes and not any(refuse_factor(f, DType.FLOAT32) for f in (left, wide))
+            )
+        else:
+            joins = may_join_addends(left, right, made.data)
+    return made if joins else None
 
 
 def _float_constant(name: str) -> AnyConstant:
@@ -181,7 +211,6 @@ def _chain(name: str, inner: Pattern, constant_name: str) -> Operation:
 
 _Build = Callable[[_Unrounded, Match], Value | Refusal | None]
 
-_SCALED = _chain("mul", value("x"), "c")
 _LINEAR = op(LINEAR, where=reads_constant_weights, single_use=True, name="linear")
 _BIASED = op("add", _LINEAR, const("b"), commutative=True, single_use=True)
 
@@ -193,9 +222,8 @@ _PATTERNS: tuple[tuple[str, Operation, _Build], ...] = (
     ("divide weights and bias", op("div", _BIASED, const("s")), _scale),
     ("negate weights and bias", op("neg", _BIASED), _scale),
     ("add biases", op("add", _BIASED, const("c"), commutative=True), _add),
-    ("factors", _chain("mul", _SCALED, "d"), _merge),
+    ("factors", _chain("mul", _chain("mul", value("x"), "c"), "d"), _merge),
     ("addends", _chain("add", _chain("add", value("x"), "c"), "d"), _merge),
-    ("factor of a scaled sum", _chain("mul", _chain("add", _SCALED, "b"), "d"), _merge_affine),
 )
 
 

@@ -57,7 +57,7 @@ FORWARD = {
     "it is padded twice, with different numbers": _conv(
         emit("pad", emit("add", X, _data()), **PADDED), padding=1
     ),
-    "the scaled weights overflow": _conv(emit("mul", X, _data(4, 1, 1, scale=1e30)), scale=1e30),
+    "the scaled weights overflow": _conv(emit("mul", X, _data(4, 1, 1, scale=1e10)), scale=1e30),
 }
 
 
