@@ -35,6 +35,24 @@ if TYPE_CHECKING:
     from planish.ir.onnx import import_model as import_model
     from planish.ir.target import Target as Target
     from planish.passes.local_pass import local_pass as local_pass
+    from planish.session.inference import InferenceSession as InferenceSession
+    from planish.session.options import ExecutionMode as ExecutionMode
+    from planish.session.options import ExecutionOrder as ExecutionOrder
+    from planish.session.options import GraphOptimizationLevel as GraphOptimizationLevel
+    from planish.session.options import RunOptions as RunOptions
+    from planish.session.options import SessionOptions as SessionOptions
+    from planish.session.options import disable_telemetry_events as disable_telemetry_events
+    from planish.session.options import enable_telemetry_events as enable_telemetry_events
+    from planish.session.options import get_all_providers as get_all_providers
+    from planish.session.options import get_available_providers as get_available_providers
+    from planish.session.options import get_device as get_device
+    from planish.session.options import set_default_logger_severity as set_default_logger_severity
+    from planish.session.options import set_default_logger_verbosity as set_default_logger_verbosity
+    from planish.session.options import set_seed as set_seed
+    from planish.session.values import IOBinding as IOBinding
+    from planish.session.values import ModelMetadata as ModelMetadata
+    from planish.session.values import NodeArg as NodeArg
+    from planish.session.values import OrtValue as OrtValue
     from planish.targets.hardware import detect_host as detect_host
     from planish.targets.hardware import find_target as find_target
     from planish.tuning import TuneReport as TuneReport
@@ -57,6 +75,24 @@ _HOME = {
     "Model": "planish.artefact.loading",
     "import_model": "planish.ir.onnx",
     "Target": "planish.ir.target",
+    "InferenceSession": "planish.session.inference",
+    "ExecutionMode": "planish.session.options",
+    "ExecutionOrder": "planish.session.options",
+    "GraphOptimizationLevel": "planish.session.options",
+    "RunOptions": "planish.session.options",
+    "SessionOptions": "planish.session.options",
+    "disable_telemetry_events": "planish.session.options",
+    "enable_telemetry_events": "planish.session.options",
+    "get_all_providers": "planish.session.options",
+    "get_available_providers": "planish.session.options",
+    "get_device": "planish.session.options",
+    "set_default_logger_severity": "planish.session.options",
+    "set_default_logger_verbosity": "planish.session.options",
+    "set_seed": "planish.session.options",
+    "IOBinding": "planish.session.values",
+    "ModelMetadata": "planish.session.values",
+    "NodeArg": "planish.session.values",
+    "OrtValue": "planish.session.values",
     "detect_host": "planish.targets.hardware",
     "find_target": "planish.targets.hardware",
     "PlanishError": "planish.ir.errors",

@@ -200,7 +200,7 @@ def compile(
                 with stages.stage("verify"), load(staging, threads=threads) as loaded:
                     found = verify_artefact(loaded.run, graph, given.source)
                 with stages.stage("write"):
-                    manifest = _put(staging, folder, manifest, found)
+                    manifest = _put(staging, folder, manifest, found, keep=output is not None)
         report = CompileReport(
             name=prefix,
             output=folder,
@@ -316,14 +316,25 @@ def _link(folder: Path, manifest: Manifest, emitted: Emitted, target: Target) ->
         return write_artefact(folder, manifest, library=library, header=header, weights=weights)
 
 
-def _put(staging: Path, folder: Path, manifest: Manifest, found: Verification) -> Manifest:
-    """Writes the verified artefact to its place, or aside, with an error, if it is wrong."""
+def _put(
+    staging: Path, folder: Path, manifest: Manifest, found: Verification, keep: bool
+) -> Manifest:
+    """Writes the verified artefact to its place.
+
+    One that is wrong is an error, and is written aside if it is to be kept.
+    """
     place = folder if found.ok else folder.with_name(f"{folder.name}.rejected")
-    complete = copy_artefact(staging, place, dataclasses.replace(manifest, verify=found.to_json()))
+    if found.ok or keep:
+        manifest = copy_artefact(
+            staging, place, dataclasses.replace(manifest, verify=found.to_json())
+        )
     if not found.ok:
+        kept = f"the artefact is kept in '{place}' for a report" if keep else (
+            "compiled with an output folder, the artefact is kept for a report"
+        )  # fmt: skip
         raise VerificationFailed(
             f"output '{found.worst.name}' of the artefact differs from {found.reference}: "
-            f"{found.worst.reason}; the artefact is kept in '{place}' for a report, "
+            f"{found.worst.reason}; {kept}, "
             "and `planish bisect MODEL` finds the pass or kernel that is wrong"
         )
-    return complete
+    return manifest

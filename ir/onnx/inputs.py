@@ -14,7 +14,7 @@ from planish.ir.types import DType, TensorType
 
 # Names that exporters give to every dimension they do not know (Paddle writes "?"): two such
 # dimensions are not equal, unlike two that share a real name.
-_NO_NAME = frozenset({"", "?", "-1", "None"})
+NO_NAME = frozenset({"", "?", "-1", "None"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +78,7 @@ def _dimension(name: str, axis: int, dim: TensorShapeProto.Dimension) -> int | s
     if dim.WhichOneof("value") == "dim_value" and dim.dim_value > 0:
         return int(dim.dim_value)
     param = str(dim.dim_param)
-    return f"{name}.{axis}" if param in _NO_NAME else param
+    return f"{name}.{axis}" if param in NO_NAME else param
 
 
 def _names(entry: _Declared) -> list[str]:

@@ -1,0 +1,1 @@
+"""onnxruntime's Python interface on planish: a script changes its import and nothing else."""
