@@ -5,16 +5,15 @@ from __future__ import annotations
 import _ctypes
 import ctypes
 import hashlib
-import os
 import platform
-import tempfile
-import threading
 import weakref
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from planish.artefact.code import load_code
 from planish.artefact.format import FileInfo, Manifest
+from planish.artefact.locks import loading
 from planish.ir.errors import ArtefactError
 
 _ARCHITECTURES = {"amd64": "x86_64", "arm64": "aarch64"}
@@ -118,9 +117,9 @@ class Library:
     """
 
     def __init__(self, name: str, code: bytes) -> None:
-        dll, descriptor = _load_code(name, code)
+        dll = load_code(name, code)
         # Not at exit: threads may still be running the code then, and the system cleans up.
-        weakref.finalize(self, _unload, dll._handle, descriptor).atexit = False
+        weakref.finalize(self, _unload, dll._handle).atexit = False
         try:
             for function, (result, arguments) in _FUNCTIONS.items():
                 entry = getattr(dll, f"{name}_{function}")
@@ -141,49 +140,12 @@ class Library:
         return text.decode("utf-8", "replace")
 
 
-def _unload(handle: int, descriptor: int) -> None:
-    _ctypes.dlclose(handle)
-    os.close(descriptor)
-
-
-def _load_code(name: str, code: bytes) -> tuple[ctypes.CDLL, int]:
-    """Load checked bytes from a file of our own, and give its open descriptor.
-
-    Not from the artefact's path: the system takes a path that it knows for the library that it has,
-    even if the file was compiled anew, and a file that is overwritten changes code that runs. The
-    descriptor is kept open while the library is loaded, so that its path stays its own.
-    """
-    errors = []
-    for place in (_in_memory, _on_disk):  # hardened systems forbid to run code from one or other
-        try:
-            descriptor, path = place(name)
-        except (OSError, AttributeError) as error:
-            errors.append(str(error))
-            continue
-        try:
-            with open(descriptor, "wb", closefd=False) as file:
-                file.write(code)
-            return ctypes.CDLL(path), descriptor
-        except OSError as error:
-            errors.append(str(error))
-            os.close(descriptor)
-        finally:
-            if place is _on_disk:
-                os.unlink(path)
-    raise ArtefactError(f"the system does not load the library of '{name}': {'; '.join(errors)}")
-
-
-def _in_memory(name: str) -> tuple[int, str]:
-    descriptor = os.memfd_create(f"lib{name}.so", os.MFD_CLOEXEC)
-    return descriptor, f"/proc/self/fd/{descriptor}"
-
-
-def _on_disk(name: str) -> tuple[int, str]:
-    return tempfile.mkstemp(prefix=f"lib{name}-", suffix=".so")
+def _unload(handle: int) -> None:
+    with loading:
+        _ctypes.dlclose(handle)
 
 
 _loaded: weakref.WeakValueDictionary[tuple[str, str], Library] = weakref.WeakValueDictionary()
-_loading = threading.Lock()
 
 
 def load_library(path: Path, manifest: Manifest) -> Library:
@@ -191,7 +153,7 @@ def load_library(path: Path, manifest: Manifest) -> Library:
     files: Mapping[str, FileInfo] = manifest.files
     info = files[manifest.library]
     code = read_checked(path / manifest.library, info)
-    with _loading:
+    with loading:
         key = (manifest.name, info.sha256)
         library = _loaded.get(key)
         if library is None:

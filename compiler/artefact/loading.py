@@ -6,9 +6,9 @@ import ctypes
 import math
 import os
 import tempfile
-import threading
 import weakref
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -24,6 +24,7 @@ from planish.artefact.calls import (
 )
 from planish.artefact.format import WEIGHTS, KernelInfo, Manifest, TensorInfo, read_manifest
 from planish.artefact.library import Library, check_cpu, check_file, load_library, read_checked
+from planish.artefact.locks import ContextLock, WouldWait
 from planish.artefact.origin import Files, Folder
 from planish.ir.errors import ArtefactError, TensorError
 
@@ -108,9 +109,9 @@ class Model:
 
     It is called like a function, `y = model(x)`, or by names: `model.run({"x": x})["y"]`.
     Several Python threads may call it: run() holds a lock, so they take turns. For runs side by
-    side give each thread a clone(), which is what copy.copy and copy.deepcopy give too. A model
-    goes on working in the child of a fork. A pickle holds the folder's path and digest, or the
-    whole artefact if the model was compiled without an output folder.
+    side, and for signal handlers, use a clone(), which copy.copy and copy.deepcopy give too. A
+    model goes on working in the child of a fork. A pickle holds the folder's path and digest, or
+    the whole artefact if the model was compiled without an output folder.
 
     `report` is what `planish.compile` did; None for a model that was loaded.
     """
@@ -128,7 +129,7 @@ class Model:
         self._output_names = tuple(slot.name for slot in self._outputs)
         self._input_pointers = (ctypes.c_void_p * max(1, len(self._inputs)))()
         self._output_pointers = (ctypes.c_void_p * max(1, len(self._outputs)))()
-        self._lock = threading.Lock()
+        self._lock = ContextLock()
         self._context = ctypes.c_void_p()
         result = library.c_context_create(
             weights.pointer, threads or 0, ctypes.byref(self._context)
@@ -136,12 +137,8 @@ class Model:
         if result != 0:
             raise ArtefactError(library.error())
         self._threads = int(library.c_context_threads(self._context))
-        self._c_run: Callable[..., int] | None = library.c_run_threads
-        self._finalizer = weakref.finalize(
-            self, _destroy, weights, "c_context_destroy", self._context
-        )
+        self._finalizer = weakref.finalize(self, _destroy, weights, self._lock, self._context)
         self._finalizer.atexit = False
-        _models.add(self)
 
     @property
     def name(self) -> str:
@@ -217,15 +214,9 @@ class Model:
         chosen = chosen_outputs(self.name, self._output_names, outputs)
         given = self._bind(inputs)
         results, addresses = self._results(out)
-        with self._lock:
-            self._point(given, addresses)
-            if self._c_run is None:
-                self._require_open()
-            status = self._c_run(  # type: ignore[misc]  # not None: _require_open has raised
-                self._context, threads or 0, self._input_pointers, self._output_pointers
-            )
-            if status != 0:
-                raise ArtefactError(f"model '{self.name}' failed: {self._library.error()}")
+        pointers = self._input_pointers, self._output_pointers
+        run = self._library.c_run_threads
+        self._call(partial(run, self._context, threads or 0, *pointers), given, addresses)
         found: dict[str, Any] = dict(zip(self._output_names, results))
         found.update(out or ())  # the caller's own objects
         return {name: found[name] for name in chosen}
@@ -235,23 +226,16 @@ class Model:
         given = self._bind(inputs)
         _alive, addresses = self._results(None)  # the memory that the addresses are of
         library = self._library
-        with self._lock:
-            self._require_open()
-            self._point(given, addresses)
-            count = library.c_kernel_count()
-            seconds = (ctypes.c_double * max(1, count))()
-            status = library.c_profile(
-                self._context, self._input_pointers, self._output_pointers, seconds
-            )
-            if status != 0:
-                raise ArtefactError(f"model '{self.name}' failed: {library.error()}")
+        count = library.c_kernel_count()
+        seconds = (ctypes.c_double * max(1, count))()
+        pointers = self._input_pointers, self._output_pointers
+        self._call(partial(library.c_profile, self._context, *pointers, seconds), given, addresses)
         names = [library.c_kernel_name(index).decode() for index in range(count)]
         return list(zip(names, seconds[:count]))
 
     def clone(self, *, threads: int | None = None) -> Model:
         """Give a model for another thread, to run beside this one: own memory, shared weights."""
-        with self._lock:
-            self._require_open()
+        self._require_open()
         twin = Model(self._weights, self.manifest, threads or self._requested_threads)
         twin.report, twin._origin = self.report, self._origin
         return twin
@@ -280,10 +264,48 @@ class Model:
         return _restore, (self._origin, self._requested_threads)
 
     def close(self) -> None:
-        """Free memory and threads, after a run under way; the model cannot run any more."""
-        with self._lock:
-            self._c_run = None
+        """Free memory and threads, after a run under way; the model cannot run any more.
+
+        Called by a signal handler or a finaliser within a run, it leaves that to the run's end.
+        """
+        self._lock.is_open = False
+        while True:
+            try:
+                with self._lock.turn():
+                    self._free()
+                    return
+            except WouldWait:
+                if self._lock.held:
+                    return  # who uses the context frees it afterwards
+                # Its user is about to begin, or has just ended: one or the other in a moment.
+
+    def _free(self) -> None:
+        try:
+            self._lock.held = True
             self._finalizer()
+        finally:
+            self._lock.held = False
+
+    def _call(self, call: Callable[[], int], given: Sequence[Array], results: list[int]) -> None:
+        """Call a function of the library on these inputs and outputs, alone with the context."""
+        lock = self._lock
+        try:
+            with lock.turn():
+                try:
+                    lock.held = True
+                    self._require_open()
+                    self._point(given, results)
+                    if call() != 0:
+                        raise ArtefactError(f"model '{self.name}' failed: {self._library.error()}")
+                finally:
+                    lock.held = False
+                    if not lock.is_open:  # closed meanwhile
+                        self._finalizer()
+        except WouldWait:
+            raise ArtefactError(
+                f"model '{self.name}' was called by a signal handler or a finaliser in the middle "
+                "of a load or run, which cannot wait for it; let it use a model.clone()"
+            ) from None
 
     def __enter__(self) -> Self:
         return self
@@ -297,11 +319,11 @@ class Model:
         self.close()
 
     def __repr__(self) -> str:
-        closed = " (closed)" if self._c_run is None else ""
+        closed = "" if self._lock.is_open else " (closed)"
         return f"<planish.Model {spell_signature(self.manifest)}{closed}>"
 
     def _require_open(self) -> None:
-        if self._c_run is None:
+        if not self._lock.is_open:
             raise ArtefactError(f"model '{self.name}' is closed; load it again")
 
     def _bind(self, inputs: Mapping[str, Any]) -> list[Array]:
@@ -355,8 +377,10 @@ class Model:
         )
 
 
-def _destroy(weights: _Weights, function: str, context: ctypes.c_void_p) -> None:
-    _release(weights.library, function, context)
+def _destroy(weights: _Weights, lock: ContextLock, context: ctypes.c_void_p) -> None:
+    # A model that is garbage is destroyed before the finalisers of the garbage that refers to it.
+    lock.is_open = False
+    _release(weights.library, "c_context_destroy", context)
 
 
 class _Slot:
@@ -439,16 +463,3 @@ def _address(array: Array) -> int:
 
 def _kind(value: object) -> str:
     return f"a {type(value).__module__}.{type(value).__qualname__}".replace("builtins.", "")
-
-
-_models: weakref.WeakSet[Model] = weakref.WeakSet()
-
-
-def _renew_locks() -> None:
-    """In the child of a fork: a thread that held a model's lock in the parent is not here."""
-    for model in _models:
-        model._lock = threading.Lock()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_renew_locks)
