@@ -1,5 +1,7 @@
 """The one error family of planish; standard library only: artefacts load without the rest."""
 
+import warnings
+
 
 class PlanishError(Exception):
     """Base of every error that planish raises on purpose.
@@ -47,3 +49,12 @@ class ArtefactError(PlanishError):
 
 class TensorError(ArtefactError, ValueError):
     """A model was given an input or output of the wrong name, dtype, shape or kind."""
+
+
+class PlanishNote(UserWarning):
+    """Something that was asked for and changes nothing; the command line prints it."""
+
+
+def note(text: str) -> None:
+    """Tells the caller of what is no error."""
+    warnings.warn(text, PlanishNote, stacklevel=2)

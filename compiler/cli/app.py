@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import sys
 import time
 from pathlib import Path
 from typing import Annotated
@@ -17,7 +19,7 @@ app = typer.Typer(
     name="planish",
     help="Compile ONNX models to native artefacts that stand alone.",
     no_args_is_help=True,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},  # of all commands
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
@@ -51,7 +53,11 @@ Ops = Annotated[
 
 def main() -> None:
     """The entry point of the command."""
-    app()
+    for stream in (sys.stdout, sys.stderr):
+        # What a terminal's encoding lacks is spelled out; it is no reason to fail.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    app(prog_name="planish")
 
 
 def _version(asked: bool) -> None:
@@ -161,12 +167,14 @@ def inspect_command(
     check: Annotated[
         bool, typer.Option("--check", help="Check every byte of an artefact.")
     ] = False,
+    dim: Dims = None,
+    shape: Shapes = None,
     as_json: Json = False,
 ) -> None:
     """Show what is in a model or an artefact."""
     from planish.cli.inspecting import inspect
 
-    inspect(subject, check=check, as_json=as_json)
+    inspect(subject, check=check, dims=dim or (), shapes=shape or (), as_json=as_json)
 
 
 @app.command("opt")

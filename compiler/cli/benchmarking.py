@@ -30,10 +30,11 @@ from planish.bench.roofline import (
 )
 from planish.bench.turns import check_peers, warn_of_load
 from planish.bench.worker import aligned
-from planish.cli.compiling import parse_dims, parse_shapes
+from planish.cli.options import parse_dims, parse_shapes
 from planish.cli.printing import print_table, spell_bytes, spell_seconds
 from planish.cli.progress import StageProgress
 from planish.cli.running import read_npz
+from planish.cli.terminal import say
 from planish.driver import compile
 from planish.inputs import random_inputs
 from planish.ir.errors import PlanishError
@@ -86,14 +87,14 @@ def run_bench(subject: Path | None, options: Options, *, as_json: bool) -> None:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="planish-bench-")))
         found = _measure(subject, options, scratch, progress)
     if as_json:
-        print(json.dumps(findings_json(subject, found, options.top)))
+        say(json.dumps(findings_json(subject, found, options.top)))
     else:
         _print_findings(found, options.top)
     note = warn_of_load(found.others)
     if note:
-        print(f"planish: {note}", file=sys.stderr)
+        say(f"planish: {note}", file=sys.stderr)
     for peer, reasons in found.wrong.items():
-        print(f"planish: out of tolerance of {peer}: {reasons}", file=sys.stderr)
+        say(f"planish: out of tolerance of {peer}: {reasons}", file=sys.stderr)
     if found.wrong:
         raise typer.Exit(1)
 
@@ -289,16 +290,16 @@ def _print_kernels(figures: Sequence[KernelFigure], found: Findings, top: int | 
         rows,
     )
     if not figures:
-        print("the model has no kernels")
+        say("the model has no kernels")
         return
     left = f", of which {len(rows)} are shown," if len(rows) < len(figures) else ""
-    print(
+    say(
         f"{len(figures)} kernels{left} take {spell_seconds(sum(f.seconds for f in figures))}, "
         f"{spell_achieved(achieved_overall(figures))} of their rooflines"
     )
     told = (_excess(figure, found.peaks.others) for figure in figures[:top])
     for reason in dict.fromkeys(filter(None, told)):
-        print(f"* above the roofline: {reason}")
+        say(f"* above the roofline: {reason}")
 
 
 def _excess(figure: KernelFigure, others: float) -> str:
@@ -320,6 +321,6 @@ def _print_contest(found: Findings, contest: Contest) -> None:
     headings += [] if found.errors is None else [">largest error", ">rms error"]
     print_table("In turn; speed above 1: planish is faster", headings, rows)
     if found.errors is not None:
-        print("errors are against float64, by the output's largest magnitude and root mean square")
+        say("errors are against float64, by the output's largest magnitude and root mean square")
     for name, reason in contest.refused.items():
-        print(f"{name} did not take the model: {reason}")
+        say(f"{name} did not take the model: {reason}")

@@ -11,8 +11,9 @@ import typer
 
 from planish.bisection import Finding, bisect
 from planish.cli.boundary import OUR_FAILURE
-from planish.cli.compiling import parse_dims, parse_shapes
+from planish.cli.options import parse_dims, parse_shapes
 from planish.cli.progress import StageProgress
+from planish.cli.terminal import say
 
 
 def run_bisect(
@@ -46,9 +47,9 @@ def run_bisect(
         place = output or Path(f"{model.stem}.minimal.onnx")
         onnx.save(found.minimal, place)
     if as_json:
-        print(json.dumps(_as_json(found, place)))
+        say(json.dumps(_as_json(found, place)))
     else:
-        print(_sentences(found, place))
+        say(_sentences(found, place))
     if found is not None:
         raise typer.Exit(OUR_FAILURE)
 

@@ -9,13 +9,23 @@ import platform
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, ParamSpec
 
 import typer
 
 import planish
-from planish.ir.errors import CustomPassError, InvalidGraph, PassError, PlanishError, ScheduleError
+from planish.cli.terminal import say
+from planish.ir.errors import (
+    CustomPassError,
+    InvalidGraph,
+    PassError,
+    PlanishError,
+    PlanishNote,
+    ScheduleError,
+)
 from planish.verdict import VerificationFailed
 
 Params = ParamSpec("Params")
@@ -37,7 +47,8 @@ def guarded(command: Callable[Params, None]) -> Callable[Params, None]:
     def run(*args: Params.args, **kwargs: Params.kwargs) -> None:
         as_json = bool(kwargs.get("as_json"))
         try:
-            command(*args, **kwargs)
+            with _noted():
+                command(*args, **kwargs)
         except typer.Exit:  # the command has told all there is to tell
             raise
         except (KeyboardInterrupt, PlanishError) as error:
@@ -50,6 +61,24 @@ def guarded(command: Callable[Params, None]) -> Callable[Params, None]:
             raise typer.Exit(_report(error, as_json)) from None
 
     return run
+
+
+@contextmanager
+def _noted() -> Iterator[None]:
+    """Prints each note once, however often a command reads the model."""
+    told: set[str] = set()
+
+    def show(message: Warning | str, category: type[Warning], *place: Any, **how: Any) -> None:
+        if not issubclass(category, PlanishNote):
+            usual(message, category, *place, **how)
+        elif str(message) not in told:
+            told.add(str(message))
+            say(f"planish: note: {message}", file=sys.stderr)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", PlanishNote)
+        usual, warnings.showwarning = warnings.showwarning, show
+        yield
 
 
 def _report(error: BaseException, as_json: bool) -> int:
@@ -69,11 +98,11 @@ def _report(error: BaseException, as_json: bool) -> int:
 
 def _print(facts: dict[str, Any], as_json: bool) -> None:
     if as_json:
-        print(json.dumps({"error": facts}), file=sys.stderr)
+        say(json.dumps({"error": facts}), file=sys.stderr)
         return
-    print(f"planish: {facts['message']}", file=sys.stderr)
+    say(f"planish: {facts['message']}", file=sys.stderr)
     if "log" in facts:
-        print(
+        say(
             f"This is a failure of planish; please report it with the log {facts['log']}",
             file=sys.stderr,
         )

@@ -8,8 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TextIO
 
+from planish.cli.options import parse_dims, parse_shapes
 from planish.cli.printing import print_table, spell_bytes, spell_count, spell_seconds
 from planish.cli.progress import StageProgress
+from planish.cli.terminal import say
 from planish.custom import assemble, labelled
 from planish.driver import CompileReport, compile
 from planish.ir.errors import PlanishError
@@ -56,34 +58,9 @@ def run_compile(
             progress=progress,
         )
     if as_json:
-        print(json.dumps(report_json(report)))
+        say(json.dumps(report_json(report)))
     else:
         _print_report(report, verbose)
-
-
-def parse_dims(options: Sequence[str]) -> dict[str, int]:
-    """`["batch=1"]` → `{"batch": 1}`."""
-    dims = {}
-    for option in options:
-        name, equals, size = option.rpartition("=")
-        if not equals or not name or not size.isdecimal():
-            raise PlanishError(f"--dim {option} is not NAME=NUMBER, e.g. --dim batch=1")
-        dims[name] = int(size)
-    return dims
-
-
-def parse_shapes(options: Sequence[str]) -> dict[str, tuple[int, ...]]:
-    """`["x=1,3"]` → `{"x": (1, 3)}`; `x=` is a scalar."""
-    shapes = {}
-    for option in options:
-        name, equals, text = option.rpartition("=")
-        sizes = text.split(",") if text else []
-        if not equals or not name or not all(size.strip().isdecimal() for size in sizes):
-            raise PlanishError(
-                f"--shape {option} is not INPUT=N,N,…, e.g. --shape input=1,3,224,224"
-            )
-        shapes[name] = tuple(map(int, sizes))
-    return shapes
 
 
 def printer(steps: Sequence[Step], wanted: Sequence[str], stream: TextIO) -> Observer | None:
@@ -106,7 +83,7 @@ def printer(steps: Sequence[Step], wanted: Sequence[str], stream: TextIO) -> Obs
         label = next(left)
         if {"all", name, label} & set(wanted):
             changed = "" if after is not before else ", unchanged"
-            print(f"// after {label}{changed}\n{print_graph(after)}", file=stream)
+            say(f"// after {label}{changed}\n{print_graph(after)}", file=stream)
 
     return show
 
@@ -145,18 +122,18 @@ def _print_report(report: CompileReport, verbose: bool) -> None:
             for kernel in manifest.kernels
         ]
         print_table("Kernels", ("kernel", ">flops", ">traffic", "ops", "ONNX nodes"), kernels)
-    print(
+    say(
         f"{report.output}: {len(manifest.kernels)} kernels for target '{report.target.name}', "
         f"{spell_bytes(report.artefact_bytes)} (weights {spell_bytes(manifest.weights_bytes)}), "
         f"compiled in {spell_seconds(sum(report.seconds.values()))}"
     )
     if report.log is not None:
-        print(report.log)
+        say(report.log)
     found = report.verification
     if found is None:
-        print(f"not verified: {report.unverified}")
+        say(f"not verified: {report.unverified}")
         return
-    print(
+    say(
         f"verified against {found.reference}: largest error {found.worst.max_abs:.3g}, "
         f"{found.worst.max_rel:.3g} of the largest value (output '{found.worst.name}')"
     )

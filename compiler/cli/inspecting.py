@@ -3,21 +3,43 @@
 from __future__ import annotations
 
 import json
+import math
+import shlex
 from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from planish.artefact.format import MANIFEST, Manifest, TensorInfo, read_manifest, to_json
 from planish.artefact.library import check_file
+from planish.cli.options import parse_dims, parse_shapes
 from planish.cli.printing import print_table, spell_bytes, spell_count, spell_tensor
+from planish.cli.terminal import say
+from planish.ir.errors import PlanishError, UnsupportedModel
+
+if TYPE_CHECKING:
+    from onnx import ValueInfoProto
+
+    from planish.ir.graph import Graph
 
 
-def inspect(subject: Path, *, check: bool, as_json: bool) -> None:
-    """Prints what is in an artefact (a folder) or a model (a file)."""
+#: Name, dtype and shape.
+_Tensor: TypeAlias = tuple[str, str, list[int | str]]
+
+
+def inspect(
+    subject: Path, *, check: bool, dims: Sequence[str], shapes: Sequence[str], as_json: bool
+) -> None:
+    """Prints what is in an artefact (a folder) or a model (a file), its dimensions fixed or not."""
     if subject.is_dir():
+        if dims or shapes:
+            raise PlanishError(
+                f"--dim and --shape are of models; the artefact '{subject}' is fixed"
+            )
         _inspect_artefact(subject, check, as_json)
     else:
-        _inspect_model(subject, as_json)
+        _inspect_model(subject, parse_dims(dims), parse_shapes(shapes), as_json)
 
 
 def _inspect_artefact(folder: Path, check: bool, as_json: bool) -> None:
@@ -27,9 +49,9 @@ def _inspect_artefact(folder: Path, check: bool, as_json: bool) -> None:
         for name, info in manifest.files.items():
             check_file(folder / name, info, content=True)
     if as_json:
-        print(json.dumps({**to_json(manifest), "digest": manifest.digest, "checked": check}))
+        say(json.dumps({**to_json(manifest), "digest": manifest.digest, "checked": check}))
         return
-    _print_tensors(manifest.inputs, manifest.outputs)
+    _print_tensors(_of_artefact(manifest.inputs), _of_artefact(manifest.outputs))
     kernels = [
         (
             k.name,
@@ -43,9 +65,9 @@ def _inspect_artefact(folder: Path, check: bool, as_json: bool) -> None:
     ]
     print_table("Kernels", ("kernel", ">flops", ">traffic", "lane", "ops", "ONNX nodes"), kernels)
     for key, value in _facts(manifest).items():
-        print(f"{key}: {value}")
+        say(f"{key}: {value}")
     if check:
-        print(f"every file is as the {MANIFEST} says")
+        say(f"every file is as the {MANIFEST} says")
 
 
 def _facts(manifest: Manifest) -> dict[str, Any]:
@@ -71,43 +93,119 @@ def _facts(manifest: Manifest) -> dict[str, Any]:
     }
 
 
-def _inspect_model(path: Path, as_json: bool) -> None:
+def _inspect_model(
+    path: Path, dims: dict[str, int], shapes: dict[str, tuple[int, ...]], as_json: bool
+) -> None:
     from planish.custom import custom_ops
     from planish.ir.extension import extended
-    from planish.ir.graph import Constant
-    from planish.ir.onnx import import_model
 
     with extended(custom_ops(())):
-        graph = import_model(path, dynamic=True)
-    inputs = [(v.name, v.type) for v in graph.inputs]
-    outputs = [(name, v.type) for name, v in zip(graph.output_names, graph.outputs)]
-    ops = Counter(node.op for node in graph.nodes)
+        try:
+            graph, assumed = _imported(path, dims, shapes)
+        except UnsupportedModel as error:
+            # What cannot be compiled can be looked at all the same; the error says why.
+            _show(_as_declared(path), as_json, {"unsupported": str(error)})
+            raise
+    _show(_as_imported(graph), as_json, {"assumed": assumed} if assumed else {})
+    if assumed and not as_json:
+        flags = " ".join(f"--dim {shlex.quote(f'{name}={size}')}" for name, size in assumed.items())
+        say(f"as it is with {flags}; with open dimensions it cannot be told")
+
+
+def _imported(
+    path: Path, dims: dict[str, int], shapes: dict[str, tuple[int, ...]]
+) -> tuple[Graph, dict[str, int]]:
+    """The graph, open dimensions symbolic, or where that cannot be, of sizes that were assumed."""
+    from planish.ir.onnx import import_model, suggest_sizes
+
+    try:
+        return import_model(path, dims=dims, shapes=shapes, dynamic=True), {}
+    except UnsupportedModel:
+        assumed = suggest_sizes(path, dims=dims, shapes=shapes)
+        if not assumed:
+            raise
+        return import_model(path, dims={**dims, **assumed}, shapes=shapes), assumed
+
+
+@dataclass(frozen=True, slots=True)
+class _View:
+    """What is shown of a model: (name, dtype, shape) of its tensors, nodes by op, weights."""
+
+    inputs: list[_Tensor]
+    outputs: list[_Tensor]
+    ops: Counter[str]
+    parameters: int
+    weights_bytes: int
+    heading: str
+
+
+def _as_imported(graph: Graph) -> _View:
+    from planish.ir.graph import Constant
+
     weights = [value for value in graph.values() if isinstance(value, Constant)]
-    facts = {
-        "ops": dict(ops.most_common()),
-        "nodes": len(graph.nodes),
-        "parameters": sum(value.data.size for value in weights),
-        "weights_bytes": sum(value.type.nbytes for value in weights),
-    }
+    return _View(
+        [(v.name, v.type.dtype.value, _dims(v.type.shape)) for v in graph.inputs],
+        [
+            (name, v.type.dtype.value, _dims(v.type.shape))
+            for name, v in zip(graph.output_names, graph.outputs)
+        ],
+        Counter(node.op for node in graph.nodes),
+        sum(value.data.size for value in weights),
+        sum(value.type.nbytes for value in weights),
+        "Ops, as imported",
+    )
+
+
+def _as_declared(path: Path) -> _View:
+    """The model as its file has it."""
+    from planish.ir.onnx.model import load_model, parameters
+    from planish.ir.onnx.storage import declared_bytes
+
+    graph = load_model(path)[0].graph
+    counts = [math.prod(tensor.dims) for tensor in graph.initializer]
+    return _View(
+        [_declared_tensor(value) for value in parameters(graph)],
+        [_declared_tensor(value) for value in graph.output],
+        Counter(
+            f"{node.domain}.{node.op_type}" if node.domain else node.op_type for node in graph.node
+        ),
+        sum(counts),
+        sum(map(declared_bytes, graph.initializer)),
+        "Ops, as in the model",
+    )
+
+
+def _declared_tensor(value: ValueInfoProto) -> _Tensor:
+    from onnx import TensorProto
+
+    kind = value.type.tensor_type
+    dims = [d.dim_value or d.dim_param or "?" for d in kind.shape.dim]
+    known = value.type.WhichOneof("value") == "tensor_type"
+    names = {number: name for name, number in TensorProto.DataType.items()}
+    dtype = names.get(kind.elem_type, "?").lower() if known else "?"
+    return value.name, dtype, dims if kind.HasField("shape") else ["…"]
+
+
+def _show(view: _View, as_json: bool, more: dict[str, object]) -> None:
+    nodes = sum(view.ops.values())
     if as_json:
         sides = {
-            side: [
-                {"name": name, "dtype": t.dtype.value, "shape": _dims(t.shape)}
-                for name, t in tensors
-            ]
-            for side, tensors in (("inputs", inputs), ("outputs", outputs))
+            side: [{"name": n, "dtype": dtype, "shape": shape} for n, dtype, shape in tensors]
+            for side, tensors in (("inputs", view.inputs), ("outputs", view.outputs))
         }
-        print(json.dumps({**sides, **facts}))
+        facts = {
+            "ops": dict(view.ops.most_common()),
+            "nodes": nodes,
+            "parameters": view.parameters,
+            "weights_bytes": view.weights_bytes,
+        }
+        say(json.dumps({**sides, **facts, **more}))
         return
-    infos = [
-        tuple(TensorInfo(n, t.dtype.value, tuple(t.shape)) for n, t in side)  # type: ignore[arg-type]
-        for side in (inputs, outputs)
-    ]
-    _print_tensors(*infos)
-    print_table("Ops, as imported", ("op", ">nodes"), ops.most_common())
-    print(
-        f"{facts['nodes']} nodes, {spell_count(sum(v.data.size for v in weights))} parameters, "
-        f"weights {spell_bytes(sum(v.type.nbytes for v in weights))}"
+    _print_tensors(view.inputs, view.outputs)
+    print_table(view.heading, ("op", ">nodes"), view.ops.most_common())
+    say(
+        f"{nodes} nodes, {spell_count(view.parameters)} parameters, "
+        f"weights {spell_bytes(view.weights_bytes)}"
     )
 
 
@@ -115,10 +213,14 @@ def _dims(shape: tuple[Any, ...]) -> list[int | str]:
     return [dim if isinstance(dim, int) else str(dim) for dim in shape]
 
 
-def _print_tensors(inputs: tuple[TensorInfo, ...], outputs: tuple[TensorInfo, ...]) -> None:
+def _print_tensors(inputs: Iterable[_Tensor], outputs: Iterable[_Tensor]) -> None:
     rows = [
-        (kind, tensor.name, spell_tensor(tensor.dtype, tensor.shape))
+        (kind, name, spell_tensor(dtype, shape))
         for kind, tensors in (("input", inputs), ("output", outputs))
-        for tensor in tensors
+        for name, dtype, shape in tensors
     ]
     print_table("Interface", ("", "name", "type"), rows)
+
+
+def _of_artefact(tensors: Iterable[TensorInfo]) -> list[_Tensor]:
+    return [(tensor.name, tensor.dtype, list(tensor.shape)) for tensor in tensors]

@@ -6,6 +6,7 @@ import dataclasses
 import json
 
 from planish.cli.printing import print_table, spell_bytes
+from planish.cli.terminal import say
 from planish.targets.hardware import TARGETS, detect_host
 
 
@@ -13,7 +14,7 @@ def list_targets(*, as_json: bool) -> None:
     """Prints this machine and the named targets."""
     targets = [detect_host(), *TARGETS]
     if as_json:
-        print(json.dumps({"targets": [dataclasses.asdict(target) for target in targets]}))
+        say(json.dumps({"targets": [dataclasses.asdict(target) for target in targets]}))
         return
     rows = [
         (

@@ -7,8 +7,10 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from planish.cli.compiling import parse_dims, parse_shapes, printer
+from planish.cli.compiling import printer
+from planish.cli.options import parse_dims, parse_shapes
 from planish.cli.printing import print_table, spell_seconds
+from planish.cli.terminal import say
 from planish.custom import PASSES, assemble, installed_passes, labelled
 from planish.explain import Explanation, PassRecord, explain
 from planish.graph_views import dot, event_lines, page
@@ -59,7 +61,7 @@ def run_opt(
     if output is not None:
         _write(found, output, model.name)  # before the text, whose reader may stop reading
     if as_json:
-        print(json.dumps(_as_json(found)))
+        say(json.dumps(_as_json(found)))
     else:
         _print_table(found, verify)
         if explained:
@@ -80,7 +82,7 @@ def list_passes(passes: Sequence[str], *, as_json: bool) -> None:
     installed = installed_passes()
     if as_json:
         listed = [dict(zip(("name", "why", "origin"), row)) for row in rows]
-        print(json.dumps({"passes": listed, "installed": installed}))
+        say(json.dumps({"passes": listed, "installed": installed}))
         return
     numbered = [(number, *row) for number, row in enumerate(rows, 1)]
     print_table("Passes, in order", (">", "pass", "why", "from"), numbered)
@@ -109,7 +111,7 @@ def _print_table(found: Explanation, verify: bool) -> None:
     )
     kernels = sum(node.op == "kernel" for node in found.optimised.nodes)
     seconds = sum(record.seconds for record in found.records)
-    print(
+    say(
         f"{len(found.imported.nodes)} nodes became {kernels} kernels in {spell_seconds(seconds)} "
         f"({len(PASSES)} passes of planish, {len(found.records) - len(PASSES)} custom)"
     )
@@ -131,16 +133,16 @@ def _print_explanation(found: Explanation) -> None:
         if not record.changed and not record.events:
             continue
         whose = f", from {record.step.origin}" if record.step.origin else ""
-        print(f"\n{record.label} ({record.step.why}{whose})")
-        print(f"  {len(record.before.nodes)} → {len(record.after.nodes)} nodes")
+        say(f"\n{record.label} ({record.step.why}{whose})")
+        say(f"  {len(record.before.nodes)} → {len(record.after.nodes)} nodes")
         lines = list(event_lines(record))
         if not lines:
             names = record.change().onnx_nodes
             lines = [f"changes nodes of {_names(names)}"] if names else []
         for line in lines[:MOST_LINES]:
-            print(f"  {line}")
+            say(f"  {line}")
         if len(lines) > MOST_LINES:
-            print(f"  … and {len(lines) - MOST_LINES} more (all of them: --json, or -o page.html)")
+            say(f"  … and {len(lines) - MOST_LINES} more (all of them: --json, or -o page.html)")
 
 
 def _names(names: Sequence[str], most: int = 8) -> str:
@@ -193,4 +195,4 @@ def _write(found: Explanation, output: Path, title: str) -> None:
         output.write_text(spell(found.optimised), encoding="utf-8")
         before.write_text(spell(found.imported), encoding="utf-8")
         written = [before, output]
-    print(f"wrote {' and '.join(map(str, written))}", file=sys.stderr)
+    say(f"wrote {' and '.join(map(str, written))}", file=sys.stderr)

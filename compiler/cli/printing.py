@@ -9,6 +9,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from planish.cli.terminal import printable
+
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
 
@@ -20,14 +22,22 @@ def console() -> Console:
 
 def print_table(title: str, headings: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """A table; a heading that begins with ">" is of a column of numbers."""
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(
+        title=plain_text(title), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False
+    )
     for heading in headings:
         number = heading.startswith(">")
         table.add_column(heading.removeprefix(">"), justify="right" if number else "left")
     for row in rows:
-        # As Text: a name such as "input[0]" is no markup.
-        table.add_row(*(Text(str(cell)) for cell in row))
-    console().print(table)
+        table.add_row(*map(plain_text, row))
+    shown = console()
+    shown.print(plain_text(title), style="italic")  # as the table's title, it would be cut to fit
+    shown.print(table)
+
+
+def plain_text(cell: object) -> Text:
+    """For rich: a name such as "input[0]" is no markup, and one with escapes no command."""
+    return Text(printable(str(cell)))
 
 
 def spell_bytes(size: float) -> str:

@@ -13,6 +13,7 @@ import numpy as np
 from planish.artefact.format import TensorInfo
 from planish.artefact.loading import Model, load
 from planish.cli.printing import print_table, spell_seconds, spell_tensor
+from planish.cli.terminal import say
 from planish.inputs import random_inputs
 from planish.ir.errors import PlanishError
 
@@ -43,7 +44,7 @@ def run_artefact(
     if output is not None:
         save_outputs(output, outputs)
     if as_json:
-        print(json.dumps(_as_json(outputs, seconds, kernels, output)))
+        say(json.dumps(_as_json(outputs, seconds, kernels, output)))
         return
     rows = [(name, spell_tensor(str(a.dtype), a.shape), *_range(a)) for name, a in outputs.items()]
     print_table("Outputs", ("output", "type", ">least", ">mean", ">largest"), rows)
@@ -51,12 +52,12 @@ def run_artefact(
         ordered = sorted(kernels, key=lambda pair: -pair[1])
         print_table("Kernels", ("kernel", ">time"), [(n, spell_seconds(s)) for n, s in ordered])
     if repeat > 1:
-        print(
+        say(
             f"latency: median {spell_seconds(statistics.median(seconds))}, "
             f"least {spell_seconds(min(seconds))} of {repeat} runs"
         )
     if output is not None:
-        print(f"outputs are in {output}")
+        say(f"outputs are in {output}")
 
 
 def _as_json(

@@ -15,15 +15,15 @@ from rich import box
 from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
-from rich.text import Text
 
 from planish.autotune.search.budget import TIMES, Budget
 from planish.autotune.search.standing import Standing, Tuning
 from planish.bench.roofline import spell_achieved
 from planish.bench.turns import TOLERATED, warn_of_load
 from planish.bench.worker import ForeignLoad
-from planish.cli.compiling import parse_dims, parse_shapes
-from planish.cli.printing import spell_seconds
+from planish.cli.options import parse_dims, parse_shapes
+from planish.cli.printing import plain_text, spell_seconds
+from planish.cli.terminal import say
 from planish.ir.errors import PlanishError, TuningError
 from planish.tuning import TuneReport, tune
 from planish.tuning_page import report_json, summary, write_report
@@ -76,12 +76,12 @@ def run_tune(model: Path, output: Path, options: Options, *, as_json: bool) -> N
     if options.report is not None:
         write_report(report, options.report)
     if as_json:
-        print(json.dumps(report_json(report)))
+        say(json.dumps(report_json(report)))
     else:
         _print_report(report, options.report)
     note = warn_of_load(report.others)
     if note:
-        print(f"planish: {note}", file=sys.stderr)
+        say(f"planish: {note}", file=sys.stderr)
 
 
 def parse_budget(text: str | None, trials: int | None) -> Budget:
@@ -102,7 +102,7 @@ def _warn_of_company() -> None:
     time.sleep(_WATCHING)
     others = load.cpus()
     if others > TOLERATED:
-        print(
+        say(
             f"planish: this machine is busy: other processes use {others:.1f} CPUs; trials wait "
             "for quiet moments, and the times will say less",
             file=sys.stderr,
@@ -116,15 +116,15 @@ def _check_report(folder: Path | None) -> None:
 
 def _print_report(report: TuneReport, folder: Path | None) -> None:
     for sentence in summary(report):
-        print(sentence)
+        say(sentence)
     for standing in report.tuning.standings:
         if standing.note:
-            print(f"not tuned: {standing.about}: {standing.note}")
+            say(f"not tuned: {standing.about}: {standing.note}")
     if report.tuning.interrupted:
-        print("interrupted: `planish tune` with the same log goes on where it ended")
-    print(f"{report.compiled.output}: {len(report.compiled.manifest.kernels)} kernels")
+        say("interrupted: `planish tune` with the same log goes on where it ended")
+    say(f"{report.compiled.output}: {len(report.compiled.manifest.kernels)} kernels")
     if folder is not None:
-        print(f"report: {folder / 'report.html'}")
+        say(f"report: {folder / 'report.html'}")
 
 
 class TuningProgress(AbstractContextManager["TuningProgress"]):
@@ -161,17 +161,17 @@ class TuningProgress(AbstractContextManager["TuningProgress"]):
         self._stage = stage
         if self._live is not None:
             told = f"{stage} {done}/{total}" if total else stage
-            self._live.update(Text(told + self._left()))
+            self._live.update(plain_text(told + self._left()))
 
     def observe(self, tuning: Tuning) -> None:
         """Shows where the tuning stands."""
         if not self._enabled:
             return
         if self._live is not None:
-            self._live.update(Group(live_table(tuning), Text(line(tuning) + self._left())))
+            self._live.update(Group(live_table(tuning), plain_text(line(tuning) + self._left())))
         elif tuning.trials != self._trials:
             self._trials = tuning.trials
-            self._console.print(line(tuning) + self._left(), soft_wrap=True, markup=False)
+            self._console.print(plain_text(line(tuning) + self._left()), soft_wrap=True)
 
     def _left(self) -> str:
         """What is left of the budget of the whole command."""
@@ -207,7 +207,7 @@ def live_table(tuning: Tuning) -> Table:
     ordered = sorted(tuning.standings, key=lambda s: -s.time)
     for standing in ordered[:_ROWS]:
         style = "bold" if standing.task == tuning.current else ""
-        table.add_row(*map(Text, _cells(tuning, standing)), style=style)
+        table.add_row(*map(plain_text, _cells(tuning, standing)), style=style)
     if len(ordered) > _ROWS:
         rest = ordered[_ROWS:]
         share = sum(tuning.share(s) for s in rest)

@@ -24,8 +24,9 @@ from planish.autotune.log.sets import (
 )
 from planish.autotune.log.store import stored_paths, user_store, written_path
 from planish.autotune.spaces import SPACES
-from planish.cli.compiling import parse_dims, parse_shapes
+from planish.cli.options import parse_dims, parse_shapes
 from planish.cli.printing import print_table, spell_bytes, spell_seconds
+from planish.cli.terminal import say
 from planish.custom import PASSES, custom_ops
 from planish.ir.errors import PlanishError
 from planish.ir.extension import extended
@@ -49,7 +50,7 @@ def list_log(files: Sequence[Path], *, as_json: bool) -> None:
         "tasks": _tasks_json(log, here),
     }
     if as_json:
-        print(json.dumps(facts))
+        say(json.dumps(facts))
         return
     print_table(
         "Files",
@@ -143,7 +144,7 @@ def show_task(task: str, files: Sequence[Path], *, as_json: bool) -> None:
     digest = _task(log, task)
     records = log.of_task(digest)
     if as_json:
-        print(json.dumps({"task": digest, "records": [_record_json(r) for r in records]}))
+        say(json.dumps({"task": digest, "records": [_record_json(r) for r in records]}))
         return
     print_table(
         f"{digest}: {records[0].trial.about}",
@@ -189,11 +190,11 @@ def explain(
 
 def _explain_model(report: LogReport, as_json: bool) -> None:
     if as_json:
-        print(json.dumps(report.to_json()))
+        say(json.dumps(report.to_json()))
         return
     rows = [(k.kernel, k.task[:SHORT], k.outcome, k.reason) for k in report.kernels]
     print_table("Kernels", ("kernel", "task", "log", "why"), rows)
-    print(report)
+    say(report)
 
 
 def _explain_task(digest: str, verdicts: Sequence[Verdict], as_json: bool) -> None:
@@ -202,7 +203,7 @@ def _explain_task(digest: str, verdicts: Sequence[Verdict], as_json: bool) -> No
             {**_record_json(v.record), "grade": v.grade, "used": v.used, "reason": v.reason}
             for v in verdicts
         ]
-        print(json.dumps({"task": digest, "records": rows}))
+        say(json.dumps({"task": digest, "records": rows}))
         return
     print_table(
         f"{digest}: {verdicts[0].record.trial.about}",
@@ -240,16 +241,16 @@ def merge_logs(files: Sequence[Path], output: Path, *, as_json: bool) -> None:
     """Merges and prints how many lines were added."""
     merged = merge(files, output)
     if as_json:
-        print(json.dumps({"output": str(output), **dataclasses.asdict(merged)}))
+        say(json.dumps({"output": str(output), **dataclasses.asdict(merged)}))
     else:
-        print(f"{output}: {merged.added} lines added, {merged.present} were there")
+        say(f"{output}: {merged.added} lines added, {merged.present} were there")
 
 
 def diff_logs(left: Path, right: Path, *, as_json: bool) -> None:
     """Prints the best of both sides under the same terms."""
     found = differences(*(TuningLog.read([path]).records for path in (left, right)))
     if as_json:
-        print(json.dumps({"tasks": [_difference_json(difference) for difference in found]}))
+        say(json.dumps({"tasks": [_difference_json(difference) for difference in found]}))
         return
     rows = [
         (
@@ -265,7 +266,7 @@ def diff_logs(left: Path, right: Path, *, as_json: bool) -> None:
     headings = ("task", "what", "hardware", ">threads", ">left", ">right", ">right / left")
     print_table(f"{left} and {right}", headings, rows)
     only = [sum(getattr(d, side) is None for d in found) for side in ("right", "left")]
-    print(f"{len(found)} tasks, {only[0]} only in {left}, {only[1]} only in {right}")
+    say(f"{len(found)} tasks, {only[0]} only in {left}, {only[1]} only in {right}")
 
 
 def prune_log(file: Path | None, *, keep: int, dry_run: bool, as_json: bool) -> None:
@@ -274,10 +275,10 @@ def prune_log(file: Path | None, *, keep: int, dry_run: bool, as_json: bool) -> 
     pruned = prune(path, keep=keep, dry_run=dry_run)
     if as_json:
         facts = {"file": str(path), "dry_run": dry_run, "dropped": pruned.dropped}
-        print(json.dumps({**facts, **dataclasses.asdict(pruned)}))
+        say(json.dumps({**facts, **dataclasses.asdict(pruned)}))
         return
     done = "would be dropped" if dry_run else "dropped"
-    print(
+    say(
         f"{path}: {pruned.dropped} records {done} ({pruned.dominated} of slower points, "
         f"{pruned.failed} failures, {pruned.old} of older spaces), {pruned.kept} kept"
     )
@@ -287,9 +288,9 @@ def export_log(output: Path, files: Sequence[Path], *, as_json: bool) -> None:
     """Exports and prints how many records were written."""
     written = export(_read(files), output)
     if as_json:
-        print(json.dumps({"output": str(output), "records": written}))
+        say(json.dumps({"output": str(output), "records": written}))
     else:
-        print(f"{output}: {written} records")
+        say(f"{output}: {written} records")
 
 
 def _read(files: Sequence[Path]) -> TuningLog:

@@ -11,7 +11,7 @@ from onnx import ModelProto, ValueInfoProto
 from planish.artefact.loading import Model
 from planish.driver import compile
 from planish.ir.errors import InvalidModel, UnsupportedModel
-from planish.ir.onnx.inputs import NO_NAME
+from planish.ir.onnx.declared import NO_NAME
 from planish.ir.onnx.model import Located, load_model, parameters
 from planish.session.options import SessionOptions
 from planish.session.values import NO_VERSION, ModelMetadata, NodeArg, type_of_number

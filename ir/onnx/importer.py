@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
-from onnx import FunctionProto, GraphProto, NodeProto, TensorProto
+from onnx import FunctionProto, GraphProto, ModelProto, NodeProto, TensorProto
 
 from planish.ir.errors import InvalidGraph, InvalidModel, UnsupportedModel
 from planish.ir.graph import Graph, Input, Node, Result, Value, constant
 from planish.ir.onnx.call import Call, Converter
+from planish.ir.onnx.declared import Declared, declare
 from planish.ir.onnx.emitter import Emitter
 from planish.ir.onnx.frame import Frame
 from planish.ir.onnx.functions import (
@@ -22,7 +23,7 @@ from planish.ir.onnx.functions import (
     local_functions,
     schema_function,
 )
-from planish.ir.onnx.inputs import input_types
+from planish.ir.onnx.inputs import input_types, open_dimensions, tell_open
 from planish.ir.onnx.model import (
     Located,
     Source,
@@ -33,7 +34,10 @@ from planish.ir.onnx.model import (
 )
 from planish.ir.onnx.sizes import Sizes
 from planish.ir.onnx.storage import Storage
+from planish.ir.onnx.suggestions import try_sizes
 from planish.ir.onnx.table import converter_of
+from planish.ir.onnx.unknown import spell_node, tell_refused, unknown_ops, why_unknown
+from planish.ir.types import TensorType
 
 
 def import_model(
@@ -47,15 +51,57 @@ def import_model(
 
     `dims` fixes symbolic dimensions by name, `shapes` whole inputs; with `dynamic` the others stay
     symbolic. Raises InvalidModel for a broken model, and one UnsupportedModel that lists all nodes
-    that cannot be imported.
+    that cannot be imported, or else all dimensions that have to be fixed.
     """
     model, storage = load_model(source)
+    declared = [declare(value) for value in parameters(model.graph)]
+    types = input_types(declared, dims or {}, shapes or {})
+    left = open_dimensions(declared, types)
+    known = [type_ for type_ in types if type_ is not None]
+    if left and (not dynamic or len(known) < len(types)):
+        raise tell_open(left, _sizes_for(model, storage, declared, types))
+    return _import(model, storage, declared, known)
+
+
+def suggest_sizes(
+    source: Source | Located,
+    *,
+    dims: Mapping[str, int] | None = None,
+    shapes: Mapping[str, Sequence[int]] | None = None,
+) -> dict[str, int]:
+    """Sizes for the dimensions that `dims` and `shapes` leave open, with which the model can be
+    imported if any of those that were tried fit.
+
+    Raises what `import_model` does.
+    """
+    model, storage = load_model(source)
+    declared = [declare(value) for value in parameters(model.graph)]
+    types = input_types(declared, dims or {}, shapes or {})
+    return _sizes_for(model, storage, declared, types)
+
+
+def _sizes_for(
+    model: ModelProto,
+    storage: Storage,
+    declared: Sequence[Declared],
+    types: Sequence[TensorType | None],
+) -> dict[str, int]:
+    """Sizes to suggest. Whoever is asked for sizes should first know whether they will help:
+    UnsupportedModel lists the nodes that cannot be imported whatever the sizes."""
+    refused = unknown_ops(model)
+    if refused:
+        raise tell_refused(refused)
+    left = open_dimensions(declared, types)
+    return try_sizes(left, types, lambda known: _import(model, storage, declared, known))
+
+
+def _import(
+    model: ModelProto, storage: Storage, declared: Sequence[Declared], types: Sequence[TensorType]
+) -> Graph:
     importer = _Importer(opset_versions(model.opset_import, "the model"), storage)
     importer.functions = local_functions(model)
-    values = parameters(model.graph)
-    types = input_types(values, dims or {}, shapes or {}, dynamic)
-    inputs = tuple(Input(type_, value.name) for type_, value in zip(types, values))
-    return importer.run(model.graph, inputs)
+    inputs = (Input(type_, entry.name) for type_, entry in zip(types, declared, strict=True))
+    return importer.run(model.graph, tuple(inputs))
 
 
 class _Importer:
@@ -84,12 +130,7 @@ class _Importer:
             if isinstance(value, Sizes):
                 self._refuse(f"output '{name}'", "its contents depend on a dynamic dimension")
         if self._refused:
-            count = len(self._refused)
-            nodes = "\n  ".join(self._refused)
-            raise UnsupportedModel(
-                f"{count} {'part' if count == 1 else 'parts'} of the model cannot be compiled:\n"
-                f"  {nodes}"
-            )
+            raise tell_refused(self._refused)
         named = _with_names(outputs, self._names)
         return Graph(inputs, tuple(named), names, graph.name or "main")
 
@@ -116,13 +157,13 @@ class _Importer:
         try:
             self._convert(frame, node, label)
         except UnsupportedModel as error:
-            self._refuse(_spell(node, label), str(error))
+            self._refuse(spell_node(node, label), str(error))
             self._bind(frame, node, [None] * len(node.output))
         except InvalidGraph as error:
             if not self._open_dimensions(frame, node):
-                raise InvalidModel(f"{_spell(node, label)}: {error}") from None
+                raise InvalidModel(f"{spell_node(node, label)}: {error}") from None
             reason = f"{error}, for all sizes of its dynamic dimensions; fix them by --dim"
-            self._refuse(_spell(node, label), reason)
+            self._refuse(spell_node(node, label), reason)
             self._bind(frame, node, [None] * len(node.output))
 
     def _open_dimensions(self, frame: Frame, node: NodeProto) -> bool:
@@ -228,7 +269,7 @@ class _Importer:
     ) -> None:
         """Opens the function body that ONNX gives for an op without a converter of ours."""
         if not has_body(node, version):
-            raise UnsupportedModel(_REASONS.get(node.op_type, "this op is not supported"))
+            raise UnsupportedModel(why_unknown(node))
         if not known:
             self._bind(frame, node, [None] * len(node.output))
             return
@@ -305,14 +346,14 @@ class _Importer:
             self._bind(frame, node, [None] * len(node.output))
             return
         if not inputs or inputs[0] is None:
-            raise InvalidModel(f"{_spell(node, label)} lacks its condition")
+            raise InvalidModel(f"{spell_node(node, label)} lacks its condition")
         condition = self._emitter.contents(inputs[0])
         if condition is None:
             raise UnsupportedModel("control flow whose condition is computed at run time")
         taken = "then_branch" if bool(np.all(condition)) else "else_branch"
         attributes = call_attributes(node, frame.attributes)
         if taken not in attributes:
-            raise InvalidModel(f"{_spell(node, label)} lacks the attribute '{taken}'")
+            raise InvalidModel(f"{spell_node(node, label)} lacks the attribute '{taken}'")
         graph = attributes[taken].g
         inner = Frame(
             graph.node,
@@ -327,18 +368,6 @@ class _Importer:
             named=frame.named,
         )
         self._open_graph(inner, graph)
-
-
-#: What is not supported for a reason that the user may want to know.
-_REASONS = {
-    "Loop": "loops are not compiled yet",
-    "Scan": "loops are not compiled yet",
-}
-
-
-def _spell(node: NodeProto, label: str) -> str:
-    domain = normal_domain(node.domain)
-    return f"node '{label}' ({domain + '.' if domain else ''}{node.op_type})"
 
 
 def _with_names(outputs: Iterable[Value], names: Mapping[Value, str]) -> list[Value]:

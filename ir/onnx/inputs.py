@@ -2,91 +2,89 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-
-from onnx import TensorShapeProto, ValueInfoProto
 
 from planish.ir.dim import Dim, DimLike
-from planish.ir.errors import InvalidModel, UnsupportedModel
-from planish.ir.onnx.storage import dtype_of
-from planish.ir.types import DType, TensorType
-
-# Names that exporters give to every dimension they do not know (Paddle writes "?"): two such
-# dimensions are not equal, unlike two that share a real name.
-NO_NAME = frozenset({"", "?", "-1", "None"})
-
-
-@dataclass(frozen=True, slots=True)
-class _Declared:
-    """An input as the model declares it; `dims` are ints or names, None if the rank is unknown."""
-
-    name: str
-    dtype: DType
-    dims: tuple[int | str, ...] | None
+from planish.ir.errors import InvalidModel, UnsupportedModel, note
+from planish.ir.onnx.declared import Declared
+from planish.ir.types import TensorType
 
 
 def input_types(
-    values: Sequence[ValueInfoProto],
+    declared: Sequence[Declared],
     dims: Mapping[str, int],
     shapes: Mapping[str, Sequence[int]],
-    dynamic: bool,
-) -> list[TensorType]:
-    """The type of each input.
+) -> list[TensorType | None]:
+    """The type of each input; None for one whose rank is not known. What is open is symbolic.
 
     `dims` fixes dimensions by name (`<input>.<axis>` for those without one), `shapes` whole
-    inputs. Raises InvalidModel where they contradict the model or each other or name nothing, and
-    UnsupportedModel that lists what is still open if not `dynamic`.
+    inputs. Raises InvalidModel where they contradict the model or each other or name nothing.
     """
-    declared = [_declare(value) for value in values]
     sizes = _sizes(declared, dims, shapes)
-    symbols = {name: Dim.symbol(name) for entry in declared for name in _names(entry)}
-    types = []
+    symbols = {name: Dim.symbol(name) for entry in declared for name in entry.open}
+    types: list[TensorType | None] = []
     for entry in declared:
         shape: list[DimLike] = list(shapes[entry.name]) if entry.name in shapes else []
         if entry.name not in shapes:
             if entry.dims is None:
-                raise UnsupportedModel(
-                    f"input '{entry.name}' has no shape in the model; give one, "
-                    f"e.g. --shape {entry.name}=1,3,224,224"
-                )
+                types.append(None)
+                continue
             for dim in entry.dims:
                 shape.append(sizes.get(dim, symbols[dim]) if isinstance(dim, str) else dim)
         types.append(TensorType(entry.dtype, tuple(shape)))
-    if not dynamic:
-        _require_static(declared, types)
     return types
 
 
-def _declare(value: ValueInfoProto) -> _Declared:
-    kind = value.type.WhichOneof("value")
-    if kind != "tensor_type":
-        spelled = (kind or "untyped").removesuffix("_type").replace("_", " ")
-        raise UnsupportedModel(f"input '{value.name}' is {spelled}; only tensors are supported")
-    tensor = value.type.tensor_type
-    dtype = dtype_of(tensor.elem_type, f"input '{value.name}'")
-    if dtype in (DType.STRING, DType.COMPLEX64, DType.COMPLEX128):
-        raise UnsupportedModel(f"input '{value.name}' is {dtype.value}, which is not supported")
-    if not tensor.HasField("shape"):
-        return _Declared(value.name, dtype, None)
-    dims = (_dimension(value.name, axis, dim) for axis, dim in enumerate(tensor.shape.dim))
-    return _Declared(value.name, dtype, tuple(dims))
+def open_dimensions(
+    declared: Sequence[Declared], types: Sequence[TensorType | None]
+) -> list[Declared]:
+    """The inputs whose types are not static, with those dimensions alone that are still open."""
+    left = []
+    for entry, type_ in zip(declared, types):
+        if type_ is None:
+            left.append(entry)
+        elif not type_.is_static:
+            shape = zip(entry.dims or (), type_.shape)
+            dims = tuple(dim if isinstance(size, Dim) else int(size) for dim, size in shape)
+            left.append(Declared(entry.name, entry.dtype, dims))
+    return left
 
 
-def _dimension(name: str, axis: int, dim: TensorShapeProto.Dimension) -> int | str:
-    """A positive size or a name; exporters write unknown sizes as 0 or -1 as well."""
-    if dim.WhichOneof("value") == "dim_value" and dim.dim_value > 0:
-        return int(dim.dim_value)
-    param = str(dim.dim_param)
-    return f"{name}.{axis}" if param in NO_NAME else param
+def tell_open(left: Sequence[Declared], sizes: Mapping[str, int]) -> UnsupportedModel:
+    """An error that lists what is open, with `sizes` that may be given."""
+    shapeless = [f"'{entry.name}'" for entry in left if entry.dims is None]
+    told = []
+    if shapeless:
+        name = next(entry.name for entry in left if entry.dims is None)
+        several = len(shapeless) > 1
+        told.append(
+            f"input{'s' if several else ''} {', '.join(shapeless)} {'have' if several else 'has'} "
+            f"no shape in the model; give one, e.g. --shape {name}=1,3,224,224"
+        )
+    named = [entry for entry in left if entry.open]
+    if named:
+        where = "; ".join(
+            f"{', '.join(map(repr, entry.open))} of input '{entry.name}'" for entry in named
+        )
+        names = dict.fromkeys(name for entry in named for name in entry.open)
+        flags = " ".join(f"--dim {_quoted(f'{name}={sizes[name]}')}" for name in names)
+        first = named[0]
+        shape = ",".join(str(sizes.get(str(dim), dim)) for dim in first.dims or ())
+        told.append(
+            f"the model leaves dimensions open: {where}. Fix each, e.g. {flags}, "
+            f"or whole inputs, e.g. --shape {_quoted(f'{first.name}={shape}')}"
+        )
+    return UnsupportedModel("; ".join(told))
 
 
-def _names(entry: _Declared) -> list[str]:
-    return [dim for dim in entry.dims or () if isinstance(dim, str)]
+def _quoted(text: str) -> str:
+    """The text as a shell takes it for one argument."""
+    return shlex.quote(text)
 
 
 def _sizes(
-    declared: Sequence[_Declared], dims: Mapping[str, int], shapes: Mapping[str, Sequence[int]]
+    declared: Sequence[Declared], dims: Mapping[str, int], shapes: Mapping[str, Sequence[int]]
 ) -> dict[str, int]:
     """Name → size of every dimension that `dims` or `shapes` fix."""
     _check_names(declared, dims, shapes)
@@ -121,7 +119,7 @@ def _sizes(
 
 
 def _check_names(
-    declared: Sequence[_Declared], dims: Mapping[str, int], shapes: Mapping[str, Sequence[int]]
+    declared: Sequence[Declared], dims: Mapping[str, int], shapes: Mapping[str, Sequence[int]]
 ) -> None:
     inputs = [entry.name for entry in declared]
     for name in shapes:
@@ -131,36 +129,25 @@ def _check_names(
                 f"{', '.join(map(repr, inputs)) or 'none'}"
             )
     fixed = {f"{e.name}.{i}": d for e in declared for i, d in enumerate(e.dims or ())}
-    names = sorted({name for entry in declared for name in _names(entry)})
+    names = sorted({name for entry in declared for name in entry.open})
     for name, size in dims.items():
         if size < 0:
             raise InvalidModel(f"--dim {name}={size}: a dimension is at least 0")
         if name in names:
             continue
         if isinstance(fixed.get(name), int):
+            if fixed[name] == size:
+                continue
             raise InvalidModel(
                 f"--dim {name}={size}, but that dimension is {fixed[name]} in the model"
             )
+        if not names and all(entry.dims is not None for entry in declared):
+            # One command line for many models: for one of fixed shapes it asks for nothing.
+            note(f"--dim {name}={size} changes nothing: the model leaves no dimension open")
+            continue
         raise InvalidModel(
             f"--dim {name}={size}: the model has no such dimension; its open dimensions are "
             f"{', '.join(map(repr, names)) or 'none'}"
-        )
-
-
-def _require_static(declared: Sequence[_Declared], types: Sequence[TensorType]) -> None:
-    open_inputs = []
-    flags: dict[str, None] = {}
-    for entry, type_ in zip(declared, types):
-        names = [str(d) for d, size in zip(entry.dims or (), type_.shape) if isinstance(size, Dim)]
-        if names:
-            open_inputs.append(f"{', '.join(map(repr, names))} of input '{entry.name}'")
-            flags.update(dict.fromkeys(f"--dim {name}=1" for name in names))
-    if open_inputs:
-        example = next(e for e, t in zip(declared, types) if not t.is_static)
-        shape = ",".join("1" if isinstance(d, str) else str(d) for d in example.dims or ())
-        raise UnsupportedModel(
-            f"the model leaves dimensions open: {'; '.join(open_inputs)}. Fix each, "
-            f"e.g. {' '.join(flags)}, or whole inputs, e.g. --shape {example.name}={shape}"
         )
 
 

@@ -43,6 +43,14 @@ def onnx_type(dtype: DType) -> int:
     return int(_NUMBERS[dtype])
 
 
+def declared_bytes(tensor: TensorProto) -> int:
+    """Bytes that a tensor's declaration asks for; 0 where that makes no sense."""
+    dtype = _DTYPES.get(tensor.data_type)
+    if dtype in (None, DType.STRING) or any(dim < 0 for dim in tensor.dims):
+        return 0
+    return _nbytes(dtype, tuple(tensor.dims))
+
+
 class Storage:
     """Where a model's bytes lie: its own file or buffer, and the folder of external files."""
 

@@ -39,8 +39,8 @@ def test_open_dimensions_are_listed_with_the_flags():
         import_model(two_inputs())
     message = str(error.value)
     assert "'batch', 'a.2' of input 'a'; 'batch' of input 'b'" in message
-    assert "--dim batch=1 --dim a.2=1" in message
-    assert "--shape a=1,3,1" in message
+    assert "--dim batch=1 --dim a.2=128" in message
+    assert "--shape a=1,3,128" in message
 
 
 @pytest.mark.parametrize(
