@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     from planish.session.values import OrtValue as OrtValue
     from planish.targets.hardware import detect_host as detect_host
     from planish.targets.hardware import find_target as find_target
+    from planish.torch_compiler import torch_backend as torch_backend
     from planish.tuning import TuneReport as TuneReport
     from planish.tuning import tune as tune
 
@@ -64,6 +65,7 @@ _HOME = {
     "compile": "planish.driver",
     "Compilation": "planish.driver",
     "CompileReport": "planish.driver",
+    "torch_backend": "planish.torch_compiler",
     "tune": "planish.tuning",
     "TuneReport": "planish.tuning",
     "bisect": "planish.bisection.search",

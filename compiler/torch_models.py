@@ -38,9 +38,11 @@ def exported(model: Any, examples: Any = None) -> Iterator[Path]:
     they have learned. Weights of any size fit, for they are no part of a protobuf.
 
     Raises InvalidModel if `examples` are missing or do not fit, UnsupportedModel if torch cannot
-    export the model, PlanishError if the exporter's package is not installed.
+    export the model or it writes into its buffers or inputs, PlanishError if the exporter's
+    package is not installed.
     """
     program = model if hasattr(model, "model_proto") else _export(model, examples)
+    _require_pure(program)
     with tempfile.TemporaryDirectory(prefix="planish-") as folder:
         path = Path(folder, "model.onnx")
         try:
@@ -65,8 +67,22 @@ def _export(model: Any, examples: Any) -> Any:
             return torch.onnx.export(model, args, kwargs=kwargs, dynamo=True, verbose=False)
         except Exception as error:  # torch raises whatever its tracer, decompositions or ops raise
             raise UnsupportedModel(
-                f"torch.onnx.export cannot export this {type(model).__name__}: {_told(error)}"
+                f"torch.onnx.export cannot export this {type(model).__name__}: {spell_error(error)}"
             ) from error
+
+
+def _require_pure(program: Any) -> None:
+    """Raises UnsupportedModel for a program with a state, which would be lost between calls."""
+    traced = getattr(program, "exported_program", None)
+    if traced is None:
+        return
+    signature = traced.graph_signature
+    written = [*signature.buffers_to_mutate.values(), *signature.user_inputs_to_mutate.values()]
+    if written:
+        raise UnsupportedModel(
+            f"the model writes into its buffers or inputs in place ({', '.join(written)}), which "
+            "an artefact never does; take the old values as an input, and return the new ones"
+        )
 
 
 def _arguments(model: Any, examples: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -110,7 +126,7 @@ def _evaluating(model: Any) -> Iterator[None]:
             part.training = True
 
 
-def _told(error: BaseException) -> str:
+def spell_error(error: BaseException) -> str:
     """What an error of torch says, without the pages of context after it."""
     cause = error.__cause__ or error
     lines = [line.strip() for line in str(cause).splitlines() if line.strip()]

@@ -104,11 +104,25 @@ class Branches(torch.nn.Module):  # type: ignore[misc, name-defined]
         return x if x.sum() > 0 else -x
 
 
+class Counter(torch.nn.Module):  # type: ignore[misc, name-defined]
+    """Has a state."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("count", torch.zeros(3))
+
+    def forward(self, x: Any) -> Any:
+        self.count.add_(x)
+        return self.count * 2
+
+
 def test_what_cannot_be_exported(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(planish.InvalidModel, match=r"example_inputs=torch.randn\(1, 3, 224, 224\)"):
         planish.compile(net())
     with pytest.raises(planish.UnsupportedModel, match=r"cannot export this Branches: \S+"):
         planish.compile(Branches(), example_inputs=torch.randn(3))
+    with pytest.raises(planish.UnsupportedModel, match=r"writes into .* in place \(count\)"):
+        planish.compile(Counter(), example_inputs=torch.randn(3))
     find = importlib.util.find_spec
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda name: None if name == "onnxscript" else find(name)
