@@ -8,7 +8,7 @@ import numpy as np
 
 from planish.ir.builder import make_node
 from planish.ir.graph import Attr, Graph, Node, Value, constant
-from planish.ir.ops.resize import taps
+from planish.ir.ops.resize import resized_axes, taps
 from planish.ir.target import Target
 from planish.ir.types import DType
 
@@ -20,8 +20,7 @@ def lower_resize(graph: Graph, target: Target) -> Graph:
     after:  %1 = gather(%x, @i0, axis=2)  %2 = mul(%1, @w0)
             %3 = gather(%x, @i1, axis=2)  %4 = mul(%3, @w1)  %5 = add(%2, %4)   … axis 3 alike
 
-    The places are computed in float64 at compile time, so that no rounding of coordinates can
-    pick another element than ONNX's reference does.
+    The places are computed at compile time, as `planish.ir.ops.resize.coordinates` says.
     """
 
     def rewrite(node: Node, inputs: tuple[Value, ...]) -> Sequence[Value] | None:
@@ -31,14 +30,13 @@ def lower_resize(graph: Graph, target: Target) -> Graph:
 
 
 def _lower(node: Node, x: Value) -> Value:
-    for axis, (size, scale) in enumerate(zip(node.attrs["sizes"], node.attrs["scales"])):
-        if size != x.type.shape[axis] or scale != 1.0:
-            x = _resize_axis(node, x, axis, size, scale)
+    for axis in resized_axes(x.type, node.attrs):
+        x = _resize_axis(node, x, axis)
     return x
 
 
-def _resize_axis(node: Node, x: Value, axis: int, size: int, scale: float) -> Value:
-    index, weights = taps(x.type.static_shape[axis], size, scale, node.attrs)
+def _resize_axis(node: Node, x: Value, axis: int) -> Value:
+    index, weights = taps(x.type, axis, node.attrs)
 
     def make(op: str, *inputs: Value, **attrs: Attr) -> Value:
         return make_node(op, inputs, attrs, (), node.provenance).output

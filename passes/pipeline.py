@@ -8,7 +8,9 @@ from collections.abc import Callable, Sequence
 
 from planish.ir.errors import CustomPassError, PassError, UnsupportedModel
 from planish.ir.graph import Graph
+from planish.ir.limits import excess
 from planish.ir.target import Target
+from planish.ir.text import all_graphs
 from planish.ir.verifier import verify as verify_graph
 from planish.passes.assign_layout import assign_layout
 from planish.passes.canonicalize_conv import canonicalize_conv
@@ -87,7 +89,18 @@ def run_pipeline(
         if observer is not None:
             observer(step.name, graph, after, seconds)
         graph = after
+    _require_within_limits(graph)
     return graph
+
+
+def _require_within_limits(graph: Graph) -> None:
+    """UnsupportedModel for a tensor that a pass made too large (im2col, padding, Winograd)."""
+    for part in all_graphs(graph):
+        for node in part.nodes:
+            for result in node.outputs:
+                over = excess(result.type)
+                if over is not None:
+                    raise UnsupportedModel(f"{node.where()} needs {over}")
 
 
 def _run(step: Step, graph: Graph, target: Target) -> Graph:

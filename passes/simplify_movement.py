@@ -10,6 +10,7 @@ from planish.ir.dim import DimLike
 from planish.ir.graph import Constant, Node, Result, Value, constant
 from planish.ir.op import OpKind
 from planish.ir.ops import op_def
+from planish.ir.ops.resize import resized_axes
 from planish.passes.pattern import Match, const, op, value
 from planish.passes.rewrite import Rule
 
@@ -33,7 +34,7 @@ def _pads_nothing(node: Node) -> bool:
 
 
 def _scales_nothing(node: Node) -> bool:
-    return _keeps_type(node) and all(scale == 1 for scale in node.attrs["scales"])
+    return not resized_axes(node.inputs[0].type, node.attrs)
 
 
 def _is_identity(node: Node) -> bool:

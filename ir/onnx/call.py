@@ -12,13 +12,16 @@ from onnx import AttributeProto, NodeProto
 from planish.ir.dim import Dim, DimLike
 from planish.ir.errors import InvalidModel, UnsupportedModel
 from planish.ir.graph import Attr, Constant, Value, constant
+from planish.ir.limits import computed_excess
 from planish.ir.onnx.emitter import Emitter
 from planish.ir.onnx.storage import Storage
-from planish.ir.types import DType
+from planish.ir.types import DType, TensorType
 
 #: What a converter returns: its outputs in ONNX's order; None for one it cannot give.
 Outputs: TypeAlias = "Value | Sequence[Value | None]"
 Converter: TypeAlias = "Callable[[Call], Outputs]"
+#: A shape as a model states it: None for an unknown rank or dimension.
+DeclaredShape: TypeAlias = "tuple[int | None, ...] | None"
 _T = TypeVar("_T")
 
 
@@ -39,8 +42,12 @@ class Call:
         provenance: Sequence[str],
         emitter: Emitter,
         storage: Storage,
+        declared: Callable[[str], DeclaredShape] = lambda name: None,
     ) -> None:
-        """`version` is that of the node's operator set; an omitted input is None."""
+        """`version` is that of the node's operator set; an omitted input is None.
+
+        `declared` gives the shape that the model states for a name, None if it states none.
+        """
         self.op = node.op_type
         self.label = label
         self.version = version
@@ -51,6 +58,8 @@ class Call:
         self._provenance = tuple(provenance)
         self._emitter = emitter
         self._storage = storage
+        self._names = tuple(node.output)
+        self._declared = declared
 
     # -- operands ---------------------------------------------------------------------------------
 
@@ -111,6 +120,10 @@ class Call:
         if not value.type.is_static:
             raise UnsupportedModel(f"needs a static shape, got {value.type}; fix it by --dim")
         return value.type.static_shape
+
+    def declared_shape(self, index: int) -> DeclaredShape:
+        """What the model states of the shape of output `index`, which need not be right."""
+        return self._declared(self._names[index]) if index < len(self._names) else None
 
     # -- attributes -------------------------------------------------------------------------------
 
@@ -197,6 +210,12 @@ class Call:
         if len(set(found)) < len(found):
             raise InvalidModel(f"node '{self.label}' ({self.op}) names an axis twice: {axes}")
         return found
+
+    def fits(self, type_: TensorType) -> None:
+        """UnsupportedModel unless a tensor of that type may be computed here, as a constant."""
+        over = computed_excess(type_)
+        if over is not None:
+            raise UnsupportedModel(f"needs {over}")
 
     # -- results ----------------------------------------------------------------------------------
 

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from planish.ir.builder import make_node
-from planish.ir.errors import UnsupportedModel
+from planish.ir.errors import InvalidGraph, UnsupportedModel
 from planish.ir.graph import Attrs, Constant, Node, Result, Value, constant
+from planish.ir.limits import computed_excess, excess
 from planish.ir.onnx.sizes import Sizes, Undecided, evaluate, sizes_value
 from planish.ir.reference import run_node
 
@@ -28,6 +29,8 @@ class Emitter:
     ) -> tuple[Value, ...]:
         """The outputs of a new node, or the known contents where inputs are sizes."""
         node = make_node(op, inputs, attrs, provenance=provenance)
+        for result in node.outputs:
+            _require_within_limits(node, result)
         if any(isinstance(value, Sizes) for value in inputs):
             return (self._sizes(node),)
         first = inputs[0] if inputs else None
@@ -73,6 +76,10 @@ class Emitter:
                     value.data if isinstance(value, Constant) else self._data[value]
                     for value in node.inputs
                 ]
+                for result in node.outputs:
+                    over = computed_excess(result.type)
+                    if over is not None:
+                        raise UnsupportedModel(f"needs the contents of {over}")
                 self._data.update(zip(node.outputs, run_node(node, arrays)))
 
     def _sizes(self, node: Node) -> Value:
@@ -91,3 +98,12 @@ class Emitter:
                 f"fix it by --dim"
             ) from None
         return sizes_value(contents, node.output.type.dtype)
+
+
+def _require_within_limits(node: Node, result: Result) -> None:
+    """InvalidGraph for a negative dimension, UnsupportedModel for a tensor beyond the limits."""
+    if any(isinstance(dim, int) and dim < 0 for dim in result.type.shape):
+        raise InvalidGraph(f"{node.op} gives {result.type}; a dimension is at least 0")
+    over = excess(result.type)
+    if over is not None:
+        raise UnsupportedModel(f"gives {over}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from onnx import AttributeProto, NodeProto, TensorProto
+from onnx import AttributeProto, NodeProto, TensorProto, ValueInfoProto
 
 from planish.ir.graph import Value
 from planish.ir.onnx.functions import FunctionKey
@@ -30,10 +30,11 @@ class Frame:
     attributes: Mapping[str, AttributeProto] = field(default_factory=dict)
     prefix: str = ""
     alias: str = ""
-    callers: frozenset[FunctionKey] = frozenset()
+    function: FunctionKey | None = None  # whose body this is
     named: bool = True  # whether the names of values in here are names of the model
     scope: dict[str, Value | None] = field(default_factory=dict)
     tensors: dict[str, TensorProto] = field(default_factory=dict)  # initializers, read when used
+    declared: dict[str, ValueInfoProto] = field(default_factory=dict)  # types that it states
     absent: set[str] = field(default_factory=set)  # formal inputs that the caller omitted
     labels: list[str] = field(default_factory=list)
     order: Iterator[int] = field(default_factory=lambda: iter(()))
@@ -46,6 +47,14 @@ class Frame:
                 return True
             frame = frame.around
         return False
+
+    def declared_shape(self, name: str) -> tuple[int | None, ...] | None:
+        """The shape that the graph states for the value `name`; None for what it leaves open."""
+        value = self.declared.get(name)
+        if value is None or not value.type.tensor_type.HasField("shape"):
+            return None
+        dims = value.type.tensor_type.shape.dim
+        return tuple(dim.dim_value if dim.HasField("dim_value") else None for dim in dims)
 
     def start(self) -> None:
         """Orders the nodes; to be called when the scope is filled."""

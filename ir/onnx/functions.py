@@ -10,6 +10,7 @@ from onnx import AttributeProto, FunctionProto, ModelProto, NodeProto, TypeProto
 from planish.ir.errors import InvalidModel
 from planish.ir.graph import Value
 from planish.ir.onnx.model import normal_domain
+from planish.ir.onnx.order import subgraphs
 from planish.ir.onnx.storage import onnx_type
 
 FunctionKey = tuple[str, str, str]  # domain, name, overload
@@ -26,6 +27,16 @@ def local_functions(model: ModelProto) -> dict[FunctionKey, FunctionProto]:
     return found
 
 
+def body_size(body: FunctionProto) -> int:
+    """Nodes of a function, those of its branches and loops included; at least 1."""
+    count, stack = 1, list(body.node)
+    while stack:
+        node = stack.pop()
+        count += 1
+        stack += [inner for graph in subgraphs(node) for inner in graph.node]
+    return count
+
+
 def function_key(node: NodeProto) -> FunctionKey:
     """The function that `node` calls if the model defines one of that name."""
     return normal_domain(node.domain), node.op_type, node.overload
@@ -39,17 +50,28 @@ def schema_function(
         return None
     schema = onnx.defs.get_schema(node.op_type, opset, normal_domain(node.domain))
     if schema.has_function:
-        encoded: bytes = schema.get_function_with_opset_version(opset)
+        version = _newest(schema.function_opset_versions, opset)
+        encoded: bytes = schema.get_function_with_opset_version(version)
     else:
+        version = _newest(schema.context_dependent_function_opset_versions, opset)
         types = [_type(value).SerializeToString() for value in inputs]
         encoded = schema.get_context_dependent_function_with_opset_version(
-            opset, node.SerializeToString(), types
+            version, node.SerializeToString(), types
         )
     if not encoded:
         return None
     body = FunctionProto()
     body.ParseFromString(encoded)
     return body
+
+
+def _newest(versions: Sequence[int], opset: int) -> int:
+    """The opset of the body to take: the newest that is not newer than the model's.
+
+    A body imports its own opset, so it holds in every model; where ONNX wrote the first body of an
+    op for a later opset than the model's, it is that one.
+    """
+    return max((version for version in versions if version <= opset), default=min(versions))
 
 
 def has_body(node: NodeProto, opset: int) -> bool:

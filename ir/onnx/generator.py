@@ -12,7 +12,7 @@ from planish.ir.graph import Value, constant
 from planish.ir.onnx.call import Call, product
 from planish.ir.onnx.sizes import sizes_value
 from planish.ir.onnx.storage import dtype_of
-from planish.ir.types import DType
+from planish.ir.types import DType, TensorType
 
 
 def constant_node(call: Call) -> Value:
@@ -61,7 +61,8 @@ def number_range(call: Call) -> Value:
     if not delta or isinstance(delta, Dim):
         raise UnsupportedModel(f"steps by {delta}")
     if not isinstance(start, Dim) and not isinstance(limit, Dim):
-        count = max(0, math.ceil((limit - start) / delta))
+        count = _count(start, limit, delta)
+        call.fits(TensorType(DType.INT64, (count,)))
         steps = np.arange(count).astype(dtype.numpy)  # start + i · delta, not a running sum
         first, step = (np.asarray(bound).astype(dtype.numpy) for bound in (start, delta))
         return constant(np.asarray(first + steps * step, dtype.numpy))
@@ -74,6 +75,15 @@ def number_range(call: Call) -> Value:
     if isinstance(start, Dim):
         raise UnsupportedModel(f"starts at {start}; fix it by --dim")
     return call.emit("add", scaled, call.scalar(start, dtype))
+
+
+def _count(start: float, limit: float, delta: float) -> int:
+    """Elements of a range, by integers exactly; UnsupportedModel where no number bounds it."""
+    if isinstance(start, int) and isinstance(limit, int) and isinstance(delta, int):
+        return max(0, -((start - limit) // delta))
+    if not all(map(math.isfinite, (start, limit, delta))):
+        raise UnsupportedModel(f"counts from {start} to {limit} by {delta}")
+    return max(0, math.ceil((limit - start) / delta))
 
 
 def _bound(call: Call, index: int) -> int | float | Dim:
@@ -93,6 +103,7 @@ def triangle(call: Call) -> Value:
     if x.type.rank < 2:
         raise InvalidModel(f"node '{call.label}' ({call.op}) takes matrices, got {x.type}")
     rows, columns = call.static_shape(x)[-2:]
+    call.fits(TensorType(DType.INT64, (rows, columns)))
     offset = np.arange(columns)[None, :] - np.arange(rows)[:, None]
     mask = offset >= k if upper else offset <= k
     return call.emit("where", constant(mask), x, call.like(0, x))
@@ -107,4 +118,5 @@ def eye_like(call: Call) -> Value:
     if x.type.rank != 2:
         raise InvalidModel(f"node '{call.label}' ({call.op}) takes a matrix, got {x.type}")
     rows, columns = call.static_shape(x)
+    call.fits(TensorType(DType.FLOAT64, (rows, columns)))
     return constant(np.eye(rows, columns, call.integer("k", 0)).astype(dtype.numpy))

@@ -9,6 +9,7 @@ from onnx import FunctionProto, GraphProto, ModelProto, NodeProto, TensorProto
 
 from planish.ir.errors import InvalidGraph, InvalidModel, UnsupportedModel
 from planish.ir.graph import Graph, Input, Node, Result, Value, constant
+from planish.ir.limits import MOST_EXPANDED_NODES, MOST_NESTED
 from planish.ir.onnx.call import Call, Converter
 from planish.ir.onnx.declared import Declared, declare
 from planish.ir.onnx.emitter import Emitter
@@ -16,6 +17,7 @@ from planish.ir.onnx.frame import Frame
 from planish.ir.onnx.functions import (
     FunctionKey,
     body_attributes,
+    body_size,
     call_attributes,
     default_of,
     function_key,
@@ -115,6 +117,8 @@ class _Importer:
         self._names: dict[Value, str] = {}
         self._refused: dict[str, None] = {}
         self._frames: list[Frame] = []
+        self._running: set[FunctionKey] = set()  # functions whose bodies are on the stack
+        self._expanded = 0  # nodes in the bodies of functions so far
 
     def run(self, graph: GraphProto, inputs: tuple[Input, ...]) -> Graph:
         """Walks the graph; the inputs stand for its parameters in order."""
@@ -137,12 +141,15 @@ class _Importer:
     def _open_graph(self, frame: Frame, graph: GraphProto) -> None:
         for tensor in graph.initializer:
             frame.tensors.setdefault(tensor.name, tensor)
+        frame.declared = {value.name: value for value in (*graph.value_info, *graph.output)}
         for sparse in graph.sparse_initializer:
             frame.scope[sparse.values.name] = None
             self._refuse(f"initializer '{sparse.values.name}'", "sparse tensors are not supported")
         self._open(frame)
 
     def _open(self, frame: Frame) -> None:
+        if len(self._frames) > MOST_NESTED:
+            raise UnsupportedModel(f"functions and branches nest deeper than {MOST_NESTED} levels")
         frame.start()
         self._frames.append(frame)
 
@@ -151,6 +158,8 @@ class _Importer:
         position = next(frame.order, None)
         if position is None:
             self._frames.pop()
+            if frame.function is not None:
+                self._running.remove(frame.function)
             frame.bind([self._lookup(frame, name) for name in frame.outputs])
             return
         node, label = frame.nodes[position], frame.labels[position]
@@ -245,7 +254,15 @@ class _Importer:
     ) -> list[Value | None]:
         attributes = call_attributes(node, frame.attributes)
         call = Call(
-            node, label, version, inputs, attributes, (label,), self._emitter, self._storage
+            node,
+            label,
+            version,
+            inputs,
+            attributes,
+            (label,),
+            self._emitter,
+            self._storage,
+            frame.declared_shape,
         )
         result = converter(call)
         outputs: list[Value | None] = [result] if isinstance(result, Value) else [*result]
@@ -298,8 +315,16 @@ class _Importer:
             self._bind(frame, node, [None] * len(node.output))
             return
         key = function_key(node)
-        if key in frame.callers:
+        if key in self._running:
             raise InvalidModel(f"the function '{node.op_type}' calls itself at node '{label}'")
+        if self._expanded > MOST_EXPANDED_NODES:  # has been told
+            self._bind(frame, node, [None] * len(node.output))
+            return
+        self._expanded += body_size(body)
+        if self._expanded > MOST_EXPANDED_NODES:
+            raise UnsupportedModel(
+                f"the functions of the model expand to more than {MOST_EXPANDED_NODES:,} nodes"
+            )
         opsets = opset_versions(body.opset_import, f"the function '{body.name}'")
         if not named:  # some bodies of ONNX's preview ops leave the default set out
             opsets = {**frame.opsets, **opsets}
@@ -320,9 +345,9 @@ class _Importer:
             attributes=body_attributes(
                 node, body, call_attributes(node, frame.attributes), version
             ),
-            prefix=f"{label}/" if named else "",
+            prefix=f"{_shortened(label)}/" if named else "",
             alias=frame.alias or ("" if named else label),
-            callers=frame.callers | {key},
+            function=key,
             named=False,
         )
         for index, formal in enumerate(body.input):
@@ -332,6 +357,7 @@ class _Importer:
             else:
                 inner.scope[formal] = value
         self._open(inner)
+        self._running.add(key)
 
     def _branch(
         self,
@@ -362,12 +388,16 @@ class _Importer:
             lambda values: self._bind(frame, node, values),
             around=frame,
             attributes=frame.attributes,
-            prefix=f"{label}/",
+            prefix=f"{_shortened(label)}/",
             alias=frame.alias,
-            callers=frame.callers,
             named=frame.named,
         )
         self._open_graph(inner, graph)
+
+
+def _shortened(label: str) -> str:
+    """The end of a label whose node is deep inside others, which each add their names."""
+    return label if len(label) <= 1000 else f"…{label[-1000:]}"
 
 
 def _with_names(outputs: Iterable[Value], names: Mapping[Value, str]) -> list[Value]:

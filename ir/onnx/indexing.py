@@ -8,7 +8,7 @@ from planish.ir.errors import InvalidModel, UnsupportedModel
 from planish.ir.graph import Value, constant
 from planish.ir.onnx.call import Call
 from planish.ir.onnx.shaping import unsqueezed
-from planish.ir.types import DType
+from planish.ir.types import DType, TensorType
 
 _REDUCTIONS = ("none", "add", "mul", "max", "min")
 
@@ -67,6 +67,7 @@ def one_hot(call: Call) -> Value:
     """OneHot as a comparison with positions; indices out of range give no hot element."""
     indices, values = call.value(0), call.value(2)
     depth = call.one(1, "depth")
+    call.fits(TensorType(DType.INT64, (depth,)))
     rank = indices.type.rank + 1
     axis = call.axis(call.integer("axis", -1), rank)
     wide = unsqueezed(call, call.cast(indices, DType.INT64), (axis,))
@@ -101,6 +102,7 @@ def reverse_sequence(call: Call) -> Value:
     batch_axis = call.axis(call.integer("batch_axis", 1), x.type.rank)
     time_axis = call.axis(call.integer("time_axis", 0), x.type.rank)
     shape = call.static_shape(x)
+    call.fits(TensorType(DType.INT64, (shape[time_axis],)))
     steps = tuple(shape[time_axis] if i == time_axis else 1 for i in range(len(shape)))
     rows = tuple(shape[batch_axis] if i == batch_axis else 1 for i in range(len(shape)))
     times = call.reshape(call.array(np.arange(shape[time_axis]), DType.INT64), steps)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from planish.ir.errors import InvalidModel
 from planish.ir.graph import Value
 from planish.ir.onnx.call import Call
-from planish.ir.types import DType
+from planish.ir.types import DType, TensorType
 
 
 def matmul(call: Call) -> Value:
@@ -68,3 +70,36 @@ def without_zero_point(call: Call, x: Value, zero: Value | None, axis: int) -> V
         behind = 0 if one else x.type.rank - 1 - axis % x.type.rank
         offset = call.reshape(offset, () if one else (*offset.type.shape, *(1,) * behind))
     return call.emit("sub", wide, offset)
+
+
+def affine_grid(call: Call) -> Value:
+    """AffineGrid: theta times the homogeneous places of a regular grid, in two or three dimensions.
+
+    ONNX's function body is not used: it squeezes a batch of 1 away, and divides by zero where
+    corners are aligned on an axis of one element. Such an axis is at 1, as in onnxruntime.
+    """
+    theta, size = call.value(0), call.ints(1, "size")
+    corners = bool(call.integer("align_corners", 0))
+    spatial = size[2:]
+    batch, rank = size[0], len(spatial)
+    if len(size) not in (4, 5) or min(size) < 1 or not theta.type.dtype.is_float:
+        raise InvalidModel(f"node '{call.label}' (AffineGrid) has theta {theta.type}, size {size}")
+    if theta.type.shape != (batch, rank, rank + 1):
+        raise InvalidModel(
+            f"node '{call.label}' (AffineGrid) has theta {theta.type} for size {list(size)}, "
+            f"expected [{batch}, {rank}, {rank + 1}]"
+        )
+    call.fits(TensorType(theta.type.dtype, (*spatial, rank + 1)))
+    axes = [_grid_axis(length, corners) for length in spatial]
+    places = [*reversed(np.meshgrid(*axes, indexing="ij")), np.ones(spatial)]  # x, y, (z,) 1
+    base = call.array(np.stack(places).reshape(rank + 1, -1), theta.type.dtype)
+    moved = call.transpose(call.emit("matmul", theta, base), (0, 2, 1))
+    return call.reshape(moved, (batch, *spatial, rank))
+
+
+def _grid_axis(length: int, corners: bool) -> np.ndarray:
+    """Places from -1 to 1: of the corners, or of the middles of `length` equal parts."""
+    if length == 1:
+        return np.ones(1) if corners else np.zeros(1)
+    ends = np.linspace(-1.0, 1.0, length)
+    return ends if corners else ends * (length - 1) / length

@@ -127,7 +127,7 @@ def _cycle_message(needs: Sequence[set[int]], missing: Sequence[int], labels: Se
 def captures(node: NodeProto) -> list[str]:
     """Names that the subgraphs of `node` read from the graphs around them, each once."""
     found: dict[str, None] = {}
-    for graph, outer in _subgraphs(node):
+    for graph, outer in _nested_graphs(node):
         local = outer
         for inner in graph.node:
             for name in filter(None, inner.input):
@@ -139,20 +139,21 @@ def captures(node: NodeProto) -> list[str]:
     return list(found)
 
 
-def _subgraphs(node: NodeProto) -> list[tuple[GraphProto, set[str]]]:
+def _nested_graphs(node: NodeProto) -> list[tuple[GraphProto, set[str]]]:
     """All graphs below `node`, each with the names that it and the ones around it define."""
     found = []
-    stack = [(graph, set[str]()) for graph in _graphs(node)]
+    stack = [(graph, set[str]()) for graph in subgraphs(node)]
     while stack:
         graph, outer = stack.pop()
         names = outer | _defined(graph)
         found.append((graph, names))
         for inner in graph.node:
-            stack += [(sub, names) for sub in _graphs(inner)]
+            stack += [(sub, names) for sub in subgraphs(inner)]
     return found
 
 
-def _graphs(node: NodeProto) -> list[GraphProto]:
+def subgraphs(node: NodeProto) -> list[GraphProto]:
+    """The graphs in the attributes of a node."""
     graphs = []
     for attribute in node.attribute:
         if attribute.type == AttributeProto.GRAPH:

@@ -9,8 +9,9 @@ import numpy as np
 from onnx import TensorProto, numpy_helper
 
 from planish.ir.errors import InvalidModel, UnsupportedModel
+from planish.ir.limits import excess
 from planish.ir.onnx.wire import OWN_FILE
-from planish.ir.types import DType
+from planish.ir.types import DType, TensorType
 
 #: ONNX element type → ours, by the names that both give it.
 _BY_NAME = {"float": "float32", "double": "float64", "float8e4m3fn": "float8_e4m3fn"}
@@ -70,6 +71,9 @@ class Storage:
         shape = tuple(tensor.dims)
         if any(dim < 0 for dim in shape):
             raise InvalidModel(f"{where} has the shape {list(shape)}; dimensions are at least 0")
+        over = excess(TensorType(dtype, shape))
+        if over is not None:
+            raise UnsupportedModel(f"{where} is {over}")
         if dtype is DType.STRING:
             raise UnsupportedModel(f"{where} holds strings")
         if tensor.data_location == TensorProto.EXTERNAL:
@@ -147,7 +151,8 @@ def _nbytes(dtype: DType, shape: tuple[int, ...]) -> int:
 
 
 def _natural(text: str, what: str, where: str) -> int:
-    if not text.isdecimal():
+    if not text.isdecimal() or len(text) > 20:  # what 64 bits hold
+        text = text if len(text) <= 40 else f"{text[:40]}…"
         raise InvalidModel(f"{where} has the {what} '{text}', which is not a natural number")
     return int(text)
 

@@ -177,6 +177,7 @@ OPS: dict[str, Row] = {
     "Conv": ((1, convolution.conv),),
     "ConvInteger": ((10, convolution.conv_integer),),
     "ConvTranspose": ((1, convolution.conv_transpose),),
+    "AffineGrid": ((20, linear.affine_grid),),
     "Einsum": ((12, einsum.einsum),),
     "Gemm": ((7, linear.gemm),),
     "MatMul": ((1, linear.matmul),),

@@ -131,7 +131,8 @@ def test_resize_half_pixel_symmetric(run_op, onnx_op, rng):
     ("change", "message"),
     [
         ({"mode": "area"}, "mode must be one of nearest, linear, cubic, got 'area'"),
-        ({"coordinate": "tf_crop_and_resize"}, "coordinate must be one of"),
+        ({"coordinate": "bottom_up"}, "coordinate must be one of"),
+        ({"roi": (0.0, 1.0)}, "roi must have 4 entries"),
         ({"sizes": (2, 0)}, "must be positive"),
         ({"sizes": (2,)}, "sizes must have 2 entries"),
     ],
