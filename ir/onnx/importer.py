@@ -9,7 +9,7 @@ from onnx import FunctionProto, GraphProto, ModelProto, NodeProto, TensorProto
 
 from planish.ir.errors import InvalidGraph, InvalidModel, UnsupportedModel
 from planish.ir.graph import Graph, Input, Node, Result, Value, constant
-from planish.ir.limits import MOST_EXPANDED_NODES, MOST_NESTED
+from planish.ir.limits import MOST_EXPANDED_NODES, MOST_NESTED, excess
 from planish.ir.onnx.call import Call, Converter
 from planish.ir.onnx.declared import Declared, declare
 from planish.ir.onnx.emitter import Emitter
@@ -102,6 +102,10 @@ def _import(
 ) -> Graph:
     importer = _Importer(opset_versions(model.opset_import, "the model"), storage)
     importer.functions = local_functions(model)
+    for type_, entry in zip(types, declared, strict=True):
+        over = excess(type_)
+        if over is not None:
+            raise UnsupportedModel(f"input '{entry.name}' is {over}")
     inputs = (Input(type_, entry.name) for type_, entry in zip(types, declared, strict=True))
     return importer.run(model.graph, tuple(inputs))
 

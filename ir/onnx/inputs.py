@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 
 from planish.ir.dim import Dim, DimLike
 from planish.ir.errors import InvalidModel, UnsupportedModel, note
-from planish.ir.limits import excess
 from planish.ir.onnx.declared import Declared
 from planish.ir.types import TensorType
 

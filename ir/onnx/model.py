@@ -89,6 +89,11 @@ def opset_versions(imports: Iterable[OperatorSetIdProto], owner: str) -> dict[st
     versions: dict[str, int] = {}
     for entry in imports:
         domain = normal_domain(entry.domain)
+        if not 0 <= entry.version < 2**31:
+            raise InvalidModel(
+                f"{owner} imports version {entry.version} of the operator set "
+                f"'{domain or 'ai.onnx'}', which is no version"
+            )
         known = versions.setdefault(domain, entry.version)
         if known != entry.version:
             raise InvalidModel(

@@ -97,7 +97,9 @@ def _sized(dim: str, kind: str, turn: int) -> int:
     parts = [part.strip() for part in dim.split("+")]
     if len(parts) > 1:
         return sum(
-            int(part) if part.isdecimal() else _sized(part, _by_name(part, "") or kind, turn)
+            int(part)
+            if part.isdecimal() and len(part) < 10
+            else _sized(part, _by_name(part, "") or kind, turn)
             for part in parts
         )
     sizes = _sizes(kind)
