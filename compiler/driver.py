@@ -30,11 +30,13 @@ from planish.ir.errors import ArtefactError
 from planish.ir.extension import CustomOp, extended
 from planish.ir.graph import Graph
 from planish.ir.onnx import import_model
+from planish.ir.subnormals import flush_subnormals
 from planish.ir.target import Target
 from planish.logged_schedules import run_logged_pipeline
 from planish.passes.pass_ import Step
 from planish.passes.pipeline import Observer
 from planish.sources import AnyModel, Examples, onnx_model
+from planish.targets.elf import needed_glibc
 from planish.targets.emit import Emitted, emit
 from planish.targets.hardware import find_target
 from planish.targets.linking import link_library
@@ -93,6 +95,7 @@ class CompileOptions(TypedDict, total=False):
     observer: Observer | None
     threads: int | None
     log: LogSource
+    keep_subnormals: bool
     progress: Progress | None
 
 
@@ -139,6 +142,7 @@ def compile(
     observer: Observer | None = None,
     threads: int | None = None,
     log: LogSource = True,
+    keep_subnormals: bool = False,
     progress: Progress | None = None,
 ) -> Model | CompileReport:
     """Compiles a model into the artefact folder `output`, or without one into a Model in memory.
@@ -155,8 +159,10 @@ def compile(
     graph before and after each pass. `threads` is how many cores the schedules are made for
     (default: the target's). `log` is the tuning log whose points kernels get where it was measured
     on this hardware or its class: files, True for what is stored (see docs/tuning-logs.md), False
-    for none. With `verify` the artefact is run on random inputs and compared with
-    another implementation of the model before it is put in place.
+    for none. With `keep_subnormals` kernels compute with subnormal numbers, which is many times
+    slower where there are some, instead of taking them for zeros. With `verify` the artefact is run
+    on random inputs and compared with another implementation of the model before it is put in
+    place.
 
     Gives a CompileReport of what is in `output`; without `output` the Model, whose `report` is a
     Compilation, which leaves nothing on disk, and which `model.save(folder)` can write there.
@@ -185,7 +191,9 @@ def compile(
         with stages.stage("optimise"):
             optimised, logged = run_logged_pipeline(graph, chosen, steps, tuning, observer)
         with stages.stage("generate"):
-            emitted = emit(optimised, chosen, prefix, progress=progress)
+            emitted = emit(
+                optimised, chosen, prefix, progress=progress, keep_subnormals=keep_subnormals
+            )
         manifest = _manifest(graph, emitted, chosen, dims or {}, shapes)
         found = None
         skipped = _obstacle(manifest, folder) if verify else "not asked for"
@@ -284,6 +292,7 @@ def _manifest(
             "dims": dict(sorted(dims.items())),
             "shapes": {key: list(shape) for key, shape in sorted(shapes.items())},
             "input_bounds": index_bounds(graph),
+            "keep_subnormals": plan.keep_subnormals,
         },
         weights_bytes=plan.weights_bytes,
         arena_bytes=plan.arena_bytes,
@@ -309,11 +318,18 @@ def _link(folder: Path, manifest: Manifest, emitted: Emitted, target: Target) ->
         for path, code in zip(objects, emitted.objects):
             path.write_bytes(code)
         library, header = link_library(emitted.plan, objects, Path(scratch), triple=target.triple)
+        manifest = dataclasses.replace(manifest, glibc=needed_glibc(library.read_bytes()))
         weights = (
-            (offset, np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+            (offset, _packed(array, emitted.plan.keep_subnormals))
             for offset, array in sorted(emitted.weights, key=lambda weight: weight[0])
         )
         return write_artefact(folder, manifest, library=library, header=header, weights=weights)
+
+
+def _packed(weight: np.ndarray, keep_subnormals: bool) -> memoryview:
+    """The bytes of a weight in an artefact."""
+    values = weight if keep_subnormals else flush_subnormals(weight)
+    return np.ascontiguousarray(values).reshape(-1).view(np.uint8).data
 
 
 def _put(

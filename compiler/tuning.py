@@ -128,6 +128,7 @@ def tune(
     name: str | None = None,
     threads: int | None = None,
     log: str | os.PathLike[str] | None = None,
+    keep_subnormals: bool = False,
     seed: int = 0,
     options: Options | None = None,
     observer: Observer | None = None,
@@ -146,7 +147,7 @@ def tune(
     not measured again. KeyboardInterrupt while measuring ends it early. Both artefacts, with logged
     and with default schedules, are verified and then timed in turn: the tuned one is put in place
     only if it is not slower. Tasks whose kernels lose time in the model keep their defaults, if the
-    model is then faster.
+    model is then faster. `keep_subnormals` is as for `compile`.
 
     Raises TuningError if the target is not this machine, the budget is none or the log cannot be
     written, and what `compile` raises.
@@ -161,6 +162,8 @@ def tune(
     chosen = chosen if threads is None else dataclasses.replace(chosen, cores=threads)
     path = written_path() if log is None else Path(log)
     told = progress or _silent
+    if keep_subnormals:
+        options = dataclasses.replace(options or Options(), keep_subnormals=True)
     graph = import_model(model, dims=dims, shapes=shapes)
     job = Job(graph, chosen, hardware_of(chosen), path, log is None, seed, deadline)
     _check(job)
@@ -168,7 +171,7 @@ def tune(
     def build(place: Path, source: LogSource) -> CompileReport:
         return compile(
             model, place, target=chosen, dims=dims, shapes=shapes, name=name, log=source,
-            progress=progress,
+            keep_subnormals=keep_subnormals, progress=progress,
         )  # fmt: skip
 
     with ExitStack() as stack:

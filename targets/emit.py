@@ -52,7 +52,14 @@ class Emitted:
     kernels: tuple[KernelInfo, ...]
 
 
-def emit(graph: Graph, target: Target, name: str, *, progress: Progress | None = None) -> Emitted:
+def emit(
+    graph: Graph,
+    target: Target,
+    name: str,
+    *,
+    progress: Progress | None = None,
+    keep_subnormals: bool = False,
+) -> Emitted:
     """Compile every distinct kernel of `graph` and plan the calls.
 
     `progress(stage, done, total)` is told of each kernel. Raises TargetError or ScheduleError
@@ -72,6 +79,7 @@ def emit(graph: Graph, target: Target, name: str, *, progress: Progress | None =
         weights_bytes=memory.weights_bytes,
         features=target.features,
         groups=groups,
+        keep_subnormals=keep_subnormals,
     )
     objects = tuple(_objects(distinct, memory.in_place, target, progress))
     lanes = _lanes(groups)

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from planish.ir.errors import TargetError
+from planish.targets.glibc import FLOOR, stubs
 from planish.targets.model_source import RUNTIME, render_header, render_source, version_script
 from planish.targets.plan import ModelPlan
 
@@ -87,7 +88,8 @@ def find_toolchain(triple: str, environ: Mapping[str, str] | None = None) -> Too
             return Toolchain((found,), architecture)
     if importlib.util.find_spec("ziglang") is not None:
         zig = (sys.executable, "-m", "ziglang", "cc", "-target")
-        return Toolchain((*zig, f"{architecture}-{_system_of(triple)}"), architecture)
+        system = _zig_system(architecture, triple)
+        return Toolchain((*zig, f"{architecture}-{system}"), architecture)
     package = _APT_PACKAGES.get(architecture)
     apt = f" (Debian, Ubuntu: apt install {package})" if package and len(candidates) == 1 else ""
     raise TargetError(
@@ -101,6 +103,13 @@ def _system_of(triple: str) -> str:
     parts = triple.lower().split("-")
     abi = parts[-1] if parts[-1] not in (parts[0], "linux") else "gnu"
     return f"linux-{abi}"
+
+
+def _zig_system(architecture: str, triple: str) -> str:
+    """The same for zig, which has the symbols of every glibc at hand and takes its version."""
+    system = _system_of(triple)
+    old = system == "linux-gnu" and any(stubs(architecture))
+    return f"{system}.{FLOOR[0]}.{FLOOR[1]}" if old else system
 
 
 def library_name(name: str) -> str:
@@ -132,9 +141,8 @@ def link_library(
             render_source(plan, toolchain.architecture), encoding="ascii", newline="\n"
         )
         (work / "exports.map").write_text(version_script(plan.name), encoding="ascii")
-        run_compiler(
-            _command(toolchain, plan.name, work, objects, library.resolve()), work, plan.name
-        )
+        command = _command(toolchain, plan.name, work, objects, library.resolve())
+        run_compiler([*command, *link_with_old_glibc(toolchain, work, plan.name)], work, plan.name)
     return library, header
 
 
@@ -147,15 +155,55 @@ def _command(
     inputs.write_text("".join(f'"{_escape(path.resolve())}"\n' for path in objects), "utf-8")
     command = [*toolchain.command, *COMPILING, *maps, "-I.", f"-I{RUNTIME}", *sources]
     command += [*LINKING, f"-Wl,-soname,{library_name(name)}", "@objects.txt"]
-    return [*command, "-lm", "-lpthread", "-o", str(library)]
+    return [*command, "-o", str(library)]
+
+
+#: The stubs that a toolchain has made, by file name: they are the same every time.
+_STUBS: dict[Toolchain, dict[str, bytes]] = {}
+
+
+def link_with_old_glibc(toolchain: Toolchain, work: Path, name: str) -> list[str]:
+    """The end of a linker's command line, run in the folder `work`: system libraries, old versions.
+
+    The stubs of glibc.py lie in `work`, where they hide the system's own. Toolchains of another C
+    library than glibc link as they are. Raises TargetError, which names the model.
+    """
+    if toolchain not in _STUBS:
+        _STUBS[toolchain] = _make_stubs(toolchain, work, name)
+    folder = work / "glibc"
+    folder.mkdir()
+    for name, content in _STUBS[toolchain].items():
+        (folder / name).write_bytes(content)
+    hiding = ["-Lglibc", "-static-libgcc"] if _STUBS[toolchain] else []
+    loaders = [f"glibc/{name}" for name in _STUBS[toolchain] if name.startswith("ld-")]
+    return [*hiding, "-lm", "-lpthread", *loaders]
+
+
+def _make_stubs(toolchain: Toolchain, work: Path, name: str) -> dict[str, bytes]:
+    (work / "system.c").write_text("#include <stdlib.h>\n", encoding="ascii")
+    command = [*toolchain.command, "-E", "-dM", "system.c"]
+    if "#define __GLIBC__ " not in run_compiler(command, work, name):
+        return {}
+    made = {}
+    for stub in stubs(toolchain.architecture):
+        (work / "stub.s").write_text(stub.assembly, encoding="ascii")
+        (work / "stub.map").write_text(stub.version_script, encoding="ascii")
+        command = [*toolchain.command, "-shared", "-nostdlib", "stub.s", "-o", "stub.so"]
+        command += ["-Wl,--version-script=stub.map", "-Wl,--build-id=none"]
+        run_compiler([*command, f"-Wl,-soname,{stub.soname}"], work, name)
+        made[stub.file] = (work / "stub.so").read_bytes()
+    return made
 
 
 def _escape(path: Path) -> str:
     return str(path).replace("\\", "\\\\").replace('"', '\\"')
 
 
-def run_compiler(command: Sequence[str], work: Path, name: str) -> None:
-    """Run a compiler in a folder; TargetError with its own words, naming the model, if it fails."""
+def run_compiler(command: Sequence[str], work: Path, name: str) -> str:
+    """Run a compiler in a folder and give what it printed.
+
+    TargetError with its own words, naming the model, if it fails.
+    """
     environ = {**os.environ, "LC_ALL": "C"}
     try:
         done = subprocess.run(
@@ -176,3 +224,4 @@ def run_compiler(command: Sequence[str], work: Path, name: str) -> None:
             f"{command[0]} could not link model '{name}' (exit {done.returncode}): "
             + "; ".join(told[:5])
         )
+    return done.stdout

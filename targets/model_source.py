@@ -57,7 +57,8 @@ def render_header(plan: ModelPlan) -> str:
     listed = [f" *   input {i}  {_describe(tensor)}" for i, tensor in enumerate(plan.inputs)]
     listed += [f" *   output {i} {_describe(tensor)}" for i, tensor in enumerate(plan.outputs)]
     types = [f"    NAME_{dtype.upper()} = {number}" for dtype, (number, _) in DTYPES.items()]
-    text = _template("public.h", plan.name, TYPES=",\n".join(types).lstrip())
+    floats = "with subnormal numbers" if plan.keep_subnormals else "subnormal numbers as zeros"
+    text = _template("public.h", plan.name, TYPES=",\n".join(types).lstrip(), FLOATS=floats)
     return text.replace(" * TENSORS", "\n".join(listed))  # last: a tensor's name is no template
 
 
@@ -166,5 +167,6 @@ def _model_table(plan: ModelPlan, feature_count: int) -> str:
     return (
         "static const planish_model_desc model_desc = {\n"
         f"    PLANISH_ABI, {c_string(plan.name)}, {counts},\n"
-        f"    {names}, {plan.arena_bytes}u, {plan.weights_bytes}u}};"
+        f"    {names}, {plan.arena_bytes}u, {plan.weights_bytes}u, "
+        f"{int(plan.keep_subnormals)}u}};"
     )

@@ -109,7 +109,8 @@ class Group:
 class ModelPlan:
     """A whole model: `name` prefixes the C interface; `features` are LLVM names such as avx512f.
 
-    `groups` are in the order of their calls; calls outside every group run alone.
+    `groups` are in the order of their calls; calls outside every group run alone. Kernels
+    take subnormal numbers for zeros unless `keep_subnormals` is set.
     """
 
     name: str
@@ -120,6 +121,7 @@ class ModelPlan:
     weights_bytes: int
     features: tuple[str, ...] = ()
     groups: tuple[Group, ...] = ()
+    keep_subnormals: bool = False
 
 
 def is_identifier(name: str) -> bool:

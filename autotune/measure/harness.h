@@ -48,6 +48,7 @@ typedef struct trial_spec {
     uint64_t budget;               /* for sampling, after which it stops */
     uint64_t timeout;              /* for all of it */
     uint64_t memory;
+    uint64_t keep_subnormals;      /* as in the model */
     double precision;              /* half the width of the interval, relative to the median... */
     double losing;                 /* ...and what is enough for one that is surely slower */
     double hopeless;               /* times the incumbent's time */

@@ -3,7 +3,8 @@
  * The child is forked from the process that loaded this library, which never runs a kernel itself:
  * that is a worker of ours, or the session of a TVM RPC server, which would not outlive a crash.
  */
-#define _GNU_SOURCE
+/* Not _GNU_SOURCE, whose users get a new fscanf from glibc 2.38 on. */
+#define _DEFAULT_SOURCE
 #include "harness.h"
 
 #include <errno.h>

@@ -51,6 +51,7 @@ class Spec(ctypes.Structure):
         ("budget", _U64),
         ("timeout", _U64),
         ("memory", _U64),
+        ("keep_subnormals", _U64),
         ("precision", _F64),
         ("losing", _F64),
         ("hopeless", _F64),
@@ -121,6 +122,7 @@ def make_spec(
     spec.budget, spec.timeout = _nanoseconds(options.budget), _nanoseconds(options.timeout)
     buffers = sum(offsets.values()) + spec.rotate_bytes + spec.flush_bytes
     spec.memory = options.memory + 4 * buffers  # the report holds outputs too, twice
+    spec.keep_subnormals = options.keep_subnormals
     spec.precision, spec.losing = options.precision, options.losing
     spec.hopeless = options.hopeless
     spec.candidate, spec.incumbent = _path(candidate), _path(incumbent)

@@ -31,7 +31,8 @@ class Options:
     `precision` is half the interval's width relative to the median, `losing` what is enough for a
     candidate that is surely slower than the incumbent; `hopeless` how many times the incumbent's
     time a candidate may take before it is given up; `quiet` how many CPUs others may
-    use; `patience` how long in all to wait for that, a trial at a time.
+    use; `patience` how long in all to wait for that, a trial at a time. With
+    `keep_subnormals` kernels compute with subnormal numbers, as in a model that keeps them.
     """
 
     cache: Cache = Cache.MODEL
@@ -48,6 +49,7 @@ class Options:
     build_memory: int = 4096 * MIB
     quiet: float = 0.15
     patience: float = 4.0
+    keep_subnormals: bool = False
 
     def rotated(self, weights: int, model_weights: int, target: Target) -> int:
         """Bytes in which copies of `weights` bytes take turns."""

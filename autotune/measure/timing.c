@@ -342,6 +342,8 @@ static int prepare(trial *t, const uint8_t *data) {
         if (t->flushed == MAP_FAILED)
             return fail(t, TRIAL_NO_MEMORY, 0, "no memory for flushing the caches");
     }
+    if (t->pool != NULL && spec->keep_subnormals)
+        planish_pool_keep_subnormals(t->pool);
     planish_trial_touch(&t->weights);
     if (t->pool == NULL || map_activations(t, data) != 0)
         return t->report->status == TRIAL_DONE ? fail(t, TRIAL_NO_MEMORY, 0, "no pool") : -1;

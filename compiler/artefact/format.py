@@ -69,7 +69,8 @@ class Manifest:
     """Everything that manifest.json says; `files` is filled in by write_artefact.
 
     `name` prefixes the C interface. `architecture` is as `uname -m` spells it. `features` maps the
-    required CPU features, by LLVM's name, to their flags in /proc/cpuinfo.
+    required CPU features, by LLVM's name, to their flags in /proc/cpuinfo. `glibc` is the oldest
+    version that loads the library; empty where it was linked with another C library.
     """
 
     name: str
@@ -78,6 +79,7 @@ class Manifest:
     kernels: tuple[KernelInfo, ...]
     architecture: str
     features: Mapping[str, str] = field(default_factory=dict)
+    glibc: str = ""
     target: Json = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
     options: Json = field(default_factory=dict)
@@ -124,6 +126,7 @@ def to_json(manifest: Manifest) -> Json:
         "inputs": [_tensor_json(tensor) for tensor in manifest.inputs],
         "outputs": [_tensor_json(tensor) for tensor in manifest.outputs],
         "cpu": {"architecture": manifest.architecture, "features": dict(manifest.features)},
+        "glibc": manifest.glibc,
         "target": manifest.target,
         "versions": dict(manifest.versions),
         "options": manifest.options,
@@ -230,6 +233,7 @@ def parse_manifest(content: Json, path: Path) -> Manifest:
         kernels=tuple(reader.kernel(item) for item in reader.get(content, "kernels", list)),
         architecture=reader.get(cpu, "architecture", str),
         features=reader.texts(cpu, "features"),
+        glibc=reader.get(content, "glibc", str) if "glibc" in content else "",
         target=reader.get(content, "target", dict),
         versions=reader.texts(content, "versions"),
         options=reader.get(content, "options", dict),

@@ -29,6 +29,12 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 Threads = Annotated[
     int | None, typer.Option("--threads", min=1, help="Threads (default: all usable CPUs).")
 ]
+KeepSubnormals = Annotated[
+    bool,
+    typer.Option(
+        "--keep-subnormals", help="Compute with subnormal numbers, not with zeros for them: slow."
+    ),
+]
 Target = Annotated[str, typer.Option(help="Hardware, see `planish targets`.")]
 Dims = Annotated[list[str] | None, typer.Option(metavar="NAME=N", help="Fix a symbolic dimension.")]
 Shapes = Annotated[
@@ -99,6 +105,7 @@ def compile_command(
     no_log: Annotated[
         bool, typer.Option("--no-log", help="Default schedules, whatever was measured.")
     ] = False,
+    keep_subnormals: KeepSubnormals = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show stages, kernels.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -120,6 +127,7 @@ def compile_command(
         passes=passes or (),
         ops=ops or (),
         log=log or not no_log,
+        keep_subnormals=keep_subnormals,
         verbose=verbose,
         as_json=as_json,
     )
@@ -332,6 +340,7 @@ def tune_command(
         Path | None,
         typer.Option("--log", metavar="FILE", help="Tuning log (default: what is stored)."),
     ] = None,
+    keep_subnormals: KeepSubnormals = False,
     seed: Annotated[int, typer.Option(help="Seed of the search.")] = 0,
     target: Target = "host",
     dim: Dims = None,
@@ -362,6 +371,7 @@ def tune_command(
         budget=budget,
         trials=trials,
         log=log,
+        keep_subnormals=keep_subnormals,
         seed=seed,
         report=report,
         begun=begun,

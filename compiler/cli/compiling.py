@@ -35,6 +35,7 @@ def run_compile(
     passes: Sequence[str],
     ops: Sequence[str],
     log: bool | Sequence[Path],
+    keep_subnormals: bool,
     verbose: bool,
     as_json: bool,
 ) -> None:
@@ -55,6 +56,7 @@ def run_compile(
             observer=observer,
             threads=threads,
             log=log,
+            keep_subnormals=keep_subnormals,
             progress=progress,
         )
     if as_json:

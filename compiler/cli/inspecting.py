@@ -81,7 +81,7 @@ def _facts(manifest: Manifest) -> dict[str, Any]:
     return {
         "name": manifest.name,
         "target": f"{manifest.target.get('name')} ({manifest.architecture})",
-        "needs": " ".join(manifest.features) or "nothing beyond the architecture",
+        "needs": " ".join(_needs(manifest)) or "nothing beyond the architecture",
         "work": f"{spell_count(sum(k.flops for k in manifest.kernels))}flop a run",
         "memory": (
             f"weights {spell_bytes(manifest.weights_bytes)}, "
@@ -91,6 +91,10 @@ def _facts(manifest: Manifest) -> dict[str, Any]:
         "verified": told,
         "digest": manifest.digest,
     }
+
+
+def _needs(manifest: Manifest) -> list[str]:
+    return [*([f"glibc {manifest.glibc}"] if manifest.glibc else []), *manifest.features]
 
 
 def _inspect_model(

@@ -46,6 +46,7 @@ class Options:
     budget: str | None
     trials: int | None
     log: Path | None
+    keep_subnormals: bool
     seed: int
     report: Path | None
     begun: float | None = None
@@ -67,6 +68,7 @@ def run_tune(model: Path, output: Path, options: Options, *, as_json: bool) -> N
             name=options.name,
             threads=options.threads,
             log=options.log,
+            keep_subnormals=options.keep_subnormals,
             budget=budget,
             begun=begun,
             seed=options.seed,

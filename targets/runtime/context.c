@@ -86,6 +86,8 @@ static int prepare(planish_context *context, int threads) {
     if (context->pool == NULL || context->staging == NULL || context->frame.inputs == NULL)
         return planish_fail(PLANISH_OUT_OF_MEMORY, "out of memory making a context of model '%s'",
                             desc->name);
+    if (desc->keep_subnormals)
+        planish_pool_keep_subnormals(context->pool);
     int status =
         planish_map_arena(align_up(desc->arena_bytes) + staging_bytes(desc), &context->arena);
     if (status != PLANISH_OK)

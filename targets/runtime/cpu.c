@@ -1,8 +1,8 @@
 /* What the processor can do, and how many CPUs this process may use. */
-#define _GNU_SOURCE
+/* Not _GNU_SOURCE, whose users get a new fscanf from glibc 2.38 on. */
+#define _DEFAULT_SOURCE
 #include "runtime.h"
 
-#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -67,15 +67,17 @@ int planish_check_cpu(const planish_model_desc *desc) {
 }
 
 static int affinity_cpus(void) {
-    for (int cpus = 1024; cpus <= 1 << 20;
-         cpus *= 4) { /* the kernel refuses a set smaller than its own */
-        cpu_set_t *set = CPU_ALLOC((size_t)cpus);
+    /* The kernel refuses a set smaller than its own. */
+    for (size_t bytes = 1024 / 8; bytes <= (1 << 20) / 8; bytes *= 4) {
+        uint64_t *set = calloc(1, bytes);
         if (set == NULL)
             break;
-        size_t bytes = CPU_ALLOC_SIZE((size_t)cpus);
-        CPU_ZERO_S(bytes, set);
-        int count = sched_getaffinity(0, bytes, set) == 0 ? CPU_COUNT_S(bytes, set) : 0;
-        CPU_FREE(set);
+        int count = 0;
+        if (syscall(SYS_sched_getaffinity, 0, bytes, set) > 0)
+            for (size_t i = 0; i < bytes / sizeof *set; i++)
+                for (uint64_t rest = set[i]; rest != 0; rest &= rest - 1)
+                    count++;
+        free(set);
         if (count > 0)
             return count;
     }

@@ -12,6 +12,8 @@
 #define _GNU_SOURCE
 #include "runtime.h"
 
+#include "float_control.h"
+
 #include <linux/futex.h>
 #include <pthread.h>
 #include <sched.h>
@@ -70,6 +72,8 @@ struct planish_pool {
     int started;                            /* participants that exist; 0 before the first launch */
     int outnumbered;                        /* more threads than CPUs: spinning is never right */
     atomic_llong crowded_until;             /* on the monotonic clock; written seldom */
+    uint64_t float_control;                 /* of the participants while they run kernels */
+    uint64_t callers_control;               /* the caller's own, from enter to leave */
     worker *workers;
 };
 
@@ -184,6 +188,7 @@ static void *work(void *argument) {
     worker *self = argument;
     current_worker = self;
     prctl(PR_SET_NAME, "planish-worker");
+    planish_set_float_control(self->pool->float_control);
     while (await_work(self) == READY) {
         run_share(self->pool, self->index);
         if (atomic_exchange_explicit(&self->state, IDLE, memory_order_acq_rel) == AWAITED)
@@ -283,6 +288,7 @@ planish_pool *planish_pool_create(int threads) {
     memset(workers, 0, (size_t)threads * sizeof *workers);
     pool->threads = threads;
     pool->limit = threads;
+    pool->float_control = PLANISH_FLOAT_FLUSH;
     pool->outnumbered = threads > planish_usable_cpus();
     pool->workers = workers;
     for (int i = 0; i < threads; i++) {
@@ -313,14 +319,21 @@ void planish_pool_destroy(planish_pool *pool) {
 
 int planish_pool_threads(const planish_pool *pool) { return pool->threads; }
 
+void planish_pool_keep_subnormals(planish_pool *pool) { pool->float_control = PLANISH_FLOAT_KEEP; }
+
 void *planish_pool_enter(planish_pool *pool, int limit) {
     worker *previous = current_worker;
     pool->limit = limit;
     current_worker = &pool->workers[0];
+    pool->callers_control = planish_float_control();
+    planish_set_float_control(pool->float_control);
     return previous;
 }
 
-void planish_pool_leave(void *previous) { current_worker = previous; }
+void planish_pool_leave(void *previous) {
+    planish_set_float_control(current_worker->pool->callers_control);
+    current_worker = previous;
+}
 
 void *planish_alloc_workspace(int device_type, int device_id, uint64_t bytes, int dtype_code,
                               int dtype_bits) {

@@ -6,7 +6,8 @@
  * Tensors are dense, in row-major order. Buffers that are 64-byte aligned are used in place, others
  * are copied. Functions that return an int give 0 for success; NAME_error() then has the reason of
  * any other number. One model serves any number of contexts; a context is for one thread at a time.
- * After a fork both go on working in the child.
+ * After a fork both go on working in the child. A run computes with rounding to nearest and NAME_FLOATS,
+ * and leaves the caller's floating-point control register as it was.
  */
 #ifndef NAME_H
 #define NAME_H

@@ -10,7 +10,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define PLANISH_ABI 2
+#define PLANISH_ABI 3
 #define PLANISH_ALIGNMENT 64u /* bytes: every pointer that a kernel receives */
 #define PLANISH_MAX_THREADS 1024
 
@@ -76,6 +76,7 @@ typedef struct planish_model_desc {
     const planish_group *groups; /* in the order of their kernels */
     const planish_cpu_feature *features;
     uint64_t arena_bytes, weights_bytes;
+    uint32_t keep_subnormals; /* 0: kernels take them for zeros, which is faster */
 } planish_model_desc;
 
 /* ---- context.c: the functions behind the public interface ---- */
@@ -146,8 +147,11 @@ void planish_pool_destroy(planish_pool *pool);
 /* In the child of a fork: drops the parent's threads, so that the next launch starts new ones. */
 void planish_pool_forget(planish_pool *pool);
 int planish_pool_threads(const planish_pool *pool);
+/* Before the first launch: kernels compute with subnormal numbers instead of taking them for zeros. */
+void planish_pool_keep_subnormals(planish_pool *pool);
 /* Makes the pool, with at most `limit` of its threads, the one that this thread's kernels use, until
- * planish_pool_leave with what enter returned. */
+ * planish_pool_leave with what enter returned. In between the thread computes as float_control.h
+ * says; leave gives it back its own control register. */
 void *planish_pool_enter(planish_pool *pool, int limit);
 void planish_pool_leave(void *previous);
 

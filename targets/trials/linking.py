@@ -11,7 +11,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from planish.ir.target import Target
-from planish.targets.linking import COMPILING, LINKING, find_toolchain, run_compiler
+from planish.targets.linking import (
+    COMPILING,
+    LINKING,
+    find_toolchain,
+    link_with_old_glibc,
+    run_compiler,
+)
 from planish.targets.model_source import RUNTIME, c_string
 from planish.targets.runtime.cpu_features import CpuFeature, required_features
 
@@ -54,5 +60,6 @@ def link_trial(inputs: Sequence[str], exports: str, target: Target, work: Path, 
     version script. Raises TargetError with the compiler's own words."""
     toolchain = find_toolchain(target.triple)
     (work / "exports.map").write_text(f"{{ global: {exports}; local: *; }};\n", encoding="ascii")
-    command = [*toolchain.command, *COMPILING, *LINKING, *inputs, "-lm", "-lpthread", "-ldl"]
-    run_compiler([*command, "-o", str(path)], work, path.stem)
+    command = [*toolchain.command, *COMPILING, *LINKING, *inputs, "-o", str(path)]
+    command += link_with_old_glibc(toolchain, work, path.stem)
+    run_compiler([*command, "-ldl"], work, path.stem)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import subprocess
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -105,9 +106,11 @@ def build_toy(
     features: Sequence[str] = (),
     defines: Sequence[str] = (),
     more_weights: int = 0,
+    keep_subnormals: bool = False,
 ) -> Path:
     """Compile, link and write the artefact; gives its folder."""
     plan = toy_plan(features=features, more_weights=more_weights)
+    plan = replace(plan, keep_subnormals=keep_subnormals)
     objects = [compile_kernels(work, triple, *defines)]
     library, header = link_library(plan, objects, work, triple=triple)
     manifest = toy_manifest(plan, architecture_of(triple))
