@@ -39,6 +39,7 @@ EXPORTS = (
     "run",
     "run_threads",
     "profile",
+    "trace",
     "error",
     "input_count",
     "input",

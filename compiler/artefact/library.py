@@ -102,7 +102,7 @@ _FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
     "context_destroy": (None, [_POINTER]),
     "context_threads": (ctypes.c_int, [_POINTER]),
     "run_threads": (_STATUS, [_POINTER, ctypes.c_int, _POINTER, _POINTER]),
-    "profile": (_STATUS, [_POINTER, _POINTER, _POINTER, _POINTER]),
+    "trace": (_STATUS, [_POINTER, _POINTER, _POINTER, _POINTER, _POINTER]),
     "error": (_TEXT, []),
     "kernel_count": (ctypes.c_int, []),
     "kernel_name": (_TEXT, [ctypes.c_int]),
@@ -111,7 +111,7 @@ _FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
 
 
 class Library:
-    """A loaded library and its C functions, as attributes c_open, c_profile, ...
+    """A loaded library and its C functions, as attributes c_open, c_trace, ...
 
     It is unloaded when the last reference to it is gone.
     """

@@ -223,15 +223,24 @@ class Model:
 
     def profile(self, inputs: Mapping[str, Any]) -> list[tuple[str, float]]:
         """Run the model once; give each kernel's name and seconds, in the order of the calls."""
+        return [(name, seconds) for name, _, seconds in self.trace(inputs)]
+
+    def trace(self, inputs: Mapping[str, Any]) -> list[tuple[str, float, float]]:
+        """Run the model once, one kernel after the other, those of launch groups as well.
+
+        Gives each kernel's name, when it began (by time.monotonic()) and its seconds, in the order
+        of the calls.
+        """
         given = self._bind(inputs)
         _alive, addresses = self._results(None)  # the memory that the addresses are of
         library = self._library
         count = library.c_kernel_count()
-        seconds = (ctypes.c_double * max(1, count))()
+        begins, seconds = ((ctypes.c_double * max(1, count))() for _ in range(2))
         pointers = self._input_pointers, self._output_pointers
-        self._call(partial(library.c_profile, self._context, *pointers, seconds), given, addresses)
+        run = partial(library.c_trace, self._context, *pointers, begins, seconds)
+        self._call(run, given, addresses)
         names = [library.c_kernel_name(index).decode() for index in range(count)]
-        return list(zip(names, seconds[:count]))
+        return list(zip(names, begins[:count], seconds[:count]))
 
     def clone(self, *, threads: int | None = None) -> Model:
         """Give a model for another thread, to run beside this one: own memory, shared weights."""

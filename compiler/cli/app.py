@@ -148,24 +148,38 @@ def run_command(
         Path | None, typer.Option("--output", "-o", help="Outputs: .npz, or .npy or raw for one.")
     ] = None,
     threads: Threads = None,
-    repeat: Annotated[int, typer.Option(min=1, help="Run so often, and tell the latency.")] = 1,
-    time: Annotated[bool, typer.Option("--time", help="Tell each kernel's time.")] = False,
+    repeat: Annotated[
+        int | None, typer.Option(min=1, help="Run so often, and tell latencies and throughput.")
+    ] = None,
+    duration: Annotated[
+        str | None, typer.Option(metavar="TIME", help="The same for so long: 5s, 1m30s.")
+    ] = None,
+    warm_up: Annotated[
+        int | None, typer.Option("--warm-up", min=0, help="Runs before that do not count.")
+    ] = None,
+    kernels: Annotated[bool, typer.Option("--time", help="Tell each kernel's time.")] = False,
+    trace: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write a run's time line, for ui.perfetto.dev."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Run an artefact once, or --repeat times, and show or save its outputs."""
-    from planish.cli.running import run_artefact
+    """Run an artefact once, --repeat times or for a --duration, and show or save its outputs."""
+    from planish.cli.running import Options, run_artefact
 
-    run_artefact(
-        artefact,
+    options = Options(
         files=inputs or (),
         npz=npz,
         seed=seed if random else None,
         output=output,
         threads=threads,
         repeat=repeat,
-        time_kernels=time,
-        as_json=as_json,
+        duration=duration,
+        warm_up=warm_up,
+        time_kernels=kernels,
+        trace=trace,
     )
+    run_artefact(artefact, options, as_json=as_json)
 
 
 @app.command("inspect")

@@ -29,7 +29,12 @@ _Tensor: TypeAlias = tuple[str, str, list[int | str]]
 
 
 def inspect(
-    subject: Path, *, check: bool, dims: Sequence[str], shapes: Sequence[str], as_json: bool
+    subject: Path,
+    *,
+    check: bool,
+    dims: Sequence[str] = (),
+    shapes: Sequence[str] = (),
+    as_json: bool,
 ) -> None:
     """Prints what is in an artefact (a folder) or a model (a file), its dimensions fixed or not."""
     if subject.is_dir():

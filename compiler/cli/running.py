@@ -3,84 +3,127 @@
 from __future__ import annotations
 
 import json
-import statistics
-import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import typer
 
 from planish.artefact.format import TensorInfo
 from planish.artefact.loading import Model, load
+from planish.cli.boundary import INTERRUPTED
+from planish.cli.latency import WARM_UP, Course, Latencies, run_course
 from planish.cli.printing import print_table, spell_seconds, spell_tensor
+from planish.cli.progress import StageProgress
 from planish.cli.terminal import say
 from planish.inputs import random_inputs
-from planish.ir.errors import PlanishError
+from planish.ir.errors import PlanishError, TuningError
+from planish.ir.seconds import read_seconds
+from planish.trace import trace_events, write_trace
 
 Arrays = dict[str, np.ndarray]
 
 
-def run_artefact(
-    artefact: Path,
-    *,
-    files: Sequence[str],
-    npz: Path | None,
-    seed: int | None,
-    output: Path | None,
-    threads: int | None,
-    repeat: int,
-    time_kernels: bool,
-    as_json: bool,
-) -> None:
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the command line asks for."""
+
+    files: Sequence[str]
+    npz: Path | None
+    seed: int | None
+    output: Path | None
+    threads: int | None
+    repeat: int | None
+    duration: str | None
+    warm_up: int | None
+    time_kernels: bool
+    trace: Path | None
+
+    @property
+    def measured(self) -> bool:
+        """Whether latencies are asked for."""
+        return self.duration is not None or (self.repeat or 1) > 1
+
+    def course(self) -> Course:
+        """How often to run; PlanishError for a duration that is no time."""
+        try:
+            duration = None if self.duration is None else read_seconds(self.duration)
+        except TuningError as error:
+            raise PlanishError(f"--duration {error}") from None
+        repeat = 1 if self.repeat is None and duration is None else self.repeat
+        warm_up = (WARM_UP if self.measured else 0) if self.warm_up is None else self.warm_up
+        return Course(repeat, duration, warm_up)
+
+
+@dataclass(frozen=True, slots=True)
+class _Findings:
+    outputs: Arrays
+    latencies: Latencies
+    kernels: list[tuple[str, float]]
+
+
+def run_artefact(artefact: Path, options: Options, *, as_json: bool) -> None:
     """Loads and runs an artefact, and prints its outputs, or saves them and prints where."""
-    with load(artefact, threads=threads) as model:
-        inputs = _gather_inputs(model, files, npz, seed)
-        seconds = []
-        for _ in range(repeat):
-            start = time.perf_counter()
-            outputs = model.run(inputs)
-            seconds.append(time.perf_counter() - start)
-        kernels = model.profile(inputs) if time_kernels else []
-    if output is not None:
-        save_outputs(output, outputs)
+    course = options.course()
+    with (
+        load(artefact, threads=options.threads) as model,
+        StageProgress(enabled=not as_json) as progress,
+    ):
+        inputs = _gather_inputs(model, options.files, options.npz, options.seed)
+        outputs, latencies = run_course(lambda: model.run(inputs), course, progress)
+        found = _Findings(outputs, latencies, model.profile(inputs) if options.time_kernels else [])
+        if options.trace is not None:
+            _write_trace(model, inputs, options.trace)
+    if options.output is not None:
+        save_outputs(options.output, outputs)
     if as_json:
-        say(json.dumps(_as_json(outputs, seconds, kernels, output)))
-        return
-    rows = [(name, spell_tensor(str(a.dtype), a.shape), *_range(a)) for name, a in outputs.items()]
+        say(json.dumps(_as_json(found, options)))
+    else:
+        _print_findings(found, options)
+    if latencies.interrupted:
+        raise typer.Exit(INTERRUPTED)
+
+
+def _write_trace(model: Model, inputs: Arrays, path: Path) -> None:
+    """Of one run, on warm caches: where none was measured, a run that is not traced comes first."""
+    model.trace(inputs)
+    spans = model.trace(inputs)
+    write_trace(path, trace_events(model.name, model.kernels, [spans]))
+
+
+def _print_findings(found: _Findings, options: Options) -> None:
+    rows = [
+        (name, spell_tensor(str(a.dtype), a.shape), *_range(a)) for name, a in found.outputs.items()
+    ]
     print_table("Outputs", ("output", "type", ">least", ">mean", ">largest"), rows)
-    if kernels:
-        ordered = sorted(kernels, key=lambda pair: -pair[1])
+    if found.kernels:
+        ordered = sorted(found.kernels, key=lambda pair: -pair[1])
         print_table("Kernels", ("kernel", ">time"), [(n, spell_seconds(s)) for n, s in ordered])
-    if repeat > 1:
-        say(
-            f"latency: median {spell_seconds(statistics.median(seconds))}, "
-            f"least {spell_seconds(min(seconds))} of {repeat} runs"
-        )
-    if output is not None:
-        say(f"outputs are in {output}")
+    if options.measured:
+        say(found.latencies)
+    if options.output is not None:
+        say(f"outputs are in {options.output}")
+    if options.trace is not None:
+        say(f"the trace is in {options.trace}; open it in ui.perfetto.dev or chrome://tracing")
 
 
-def _as_json(
-    outputs: Arrays,
-    seconds: list[float],
-    kernels: list[tuple[str, float]],
-    output: Path | None,
-) -> dict[str, object]:
+def _as_json(found: _Findings, options: Options) -> dict[str, object]:
     shown: dict[str, object] = {
         "outputs": {
             name: {"dtype": str(array.dtype), "shape": list(array.shape)}
-            for name, array in outputs.items()
+            for name, array in found.outputs.items()
         },
-        "seconds": {
-            "median": statistics.median(seconds),
-            "least": min(seconds),
-            "runs": len(seconds),
-        },
+        "seconds": {**found.latencies.figures(), "runs": len(found.latencies.seconds)},
+        "throughput": found.latencies.throughput,
+        "interrupted": found.latencies.interrupted,
     }
-    if kernels:
-        shown["kernels"] = [{"name": name, "seconds": spent} for name, spent in kernels]
-    if output is not None:
-        shown["saved"] = str(output)
+    if found.kernels:
+        shown["kernels"] = [{"name": name, "seconds": spent} for name, spent in found.kernels]
+    if options.output is not None:
+        shown["saved"] = str(options.output)
+    if options.trace is not None:
+        shown["trace"] = str(options.trace)
     return shown
 
 

@@ -16,7 +16,7 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
 
-from planish.autotune.search.budget import TIMES, Budget
+from planish.autotune.search.budget import Budget
 from planish.autotune.search.standing import Standing, Tuning
 from planish.bench.roofline import spell_achieved
 from planish.bench.turns import TOLERATED, warn_of_load
@@ -25,6 +25,7 @@ from planish.cli.options import parse_dims, parse_shapes
 from planish.cli.printing import plain_text, spell_seconds
 from planish.cli.terminal import say
 from planish.ir.errors import PlanishError, TuningError
+from planish.ir.seconds import TIMES
 from planish.tuning import TuneReport, tune
 from planish.tuning_page import report_json, summary, write_report
 

@@ -185,14 +185,16 @@ static int kernel_failed(const planish_model_desc *desc, uint32_t index, int sta
                         desc->kernels[index].name, index, desc->kernel_count, status);
 }
 
-static int call_kernel(const planish_context *context, uint32_t index, double *seconds) {
+static int call_kernel(const planish_context *context, uint32_t index, const planish_times *times) {
     const planish_model_desc *desc = context->model->desc;
-    double begin = seconds == NULL ? 0 : seconds_now();
+    double begin = times == NULL ? 0 : seconds_now();
     int32_t status = desc->kernels[index].call(&context->frame);
     if (status != 0)
         return kernel_failed(desc, index, status);
-    if (seconds != NULL)
-        seconds[index] = seconds_now() - begin;
+    if (times != NULL)
+        times->seconds[index] = seconds_now() - begin;
+    if (times != NULL && times->begins != NULL)
+        times->begins[index] = begin;
     return PLANISH_OK;
 }
 
@@ -226,13 +228,13 @@ static int call_group(const planish_context *context, const planish_group *group
                        : kernel_failed(desc, atomic_load(&side_by_side.failed), status);
 }
 
-static int call_kernels(const planish_context *context, double *seconds) {
+static int call_kernels(const planish_context *context, const planish_times *times) {
     const planish_model_desc *desc = context->model->desc;
     const planish_group *group = desc->groups;
-    const planish_group *last = group + (seconds == NULL ? desc->group_count : 0);
+    const planish_group *last = group + (times == NULL ? desc->group_count : 0);
     for (uint32_t i = 0; i < desc->kernel_count;) {
         int grouped = group != last && group->begins[0] == i;
-        int status = grouped ? call_group(context, group) : call_kernel(context, i, seconds);
+        int status = grouped ? call_group(context, group) : call_kernel(context, i, times);
         if (status != PLANISH_OK)
             return status;
         i = grouped ? group->begins[group->lane_count] : i + 1;
@@ -242,13 +244,13 @@ static int call_kernels(const planish_context *context, double *seconds) {
 }
 
 static int run_bound(planish_context *context, int threads, const void *const *inputs,
-                     void *const *outputs, double *seconds) {
+                     void *const *outputs, const planish_times *times) {
     const planish_model_desc *desc = context->model->desc;
     int status = bind_buffers(context, inputs, outputs);
     if (status != PLANISH_OK)
         return status;
     void *previous = planish_pool_enter(context->pool, threads);
-    status = call_kernels(context, seconds);
+    status = call_kernels(context, times);
     planish_pool_leave(previous);
     for (uint32_t i = 0; status == PLANISH_OK && i < desc->output_count; i++)
         if (context->frame.outputs[i] != outputs[i])
@@ -257,7 +259,7 @@ static int run_bound(planish_context *context, int threads, const void *const *i
 }
 
 int planish_run(planish_context *context, int threads, const void *const *inputs,
-                void *const *outputs, double *seconds) {
+                void *const *outputs, const planish_times *times) {
     if (context == NULL)
         return planish_fail(PLANISH_INVALID_ARGUMENT, "no context was given");
     int most = planish_pool_threads(context->pool);
@@ -268,7 +270,7 @@ int planish_run(planish_context *context, int threads, const void *const *inputs
     if (atomic_exchange_explicit(&context->busy, 1, memory_order_acquire) != 0)
         return planish_fail(PLANISH_BUSY,
                             "another thread is running this context: create one for each thread");
-    int status = run_bound(context, threads == 0 ? most : threads, inputs, outputs, seconds);
+    int status = run_bound(context, threads == 0 ? most : threads, inputs, outputs, times);
     atomic_store_explicit(&context->busy, 0, memory_order_release);
     return status;
 }

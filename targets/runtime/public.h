@@ -65,6 +65,9 @@ int NAME_run_threads(NAME_context *context, int threads, const void *const *inpu
  * NAME_kernel_count() kernels took. */
 int NAME_profile(NAME_context *context, const void *const *inputs, void *const *outputs,
                  double *seconds);
+/* The same, and when each kernel began, in seconds of CLOCK_MONOTONIC. */
+int NAME_trace(NAME_context *context, const void *const *inputs, void *const *outputs,
+               double *begins, double *seconds);
 
 /* The text of this thread's last error; valid until its next one. */
 const char *NAME_error(void);

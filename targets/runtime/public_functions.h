@@ -21,7 +21,13 @@ PUBLIC int NAME_run_threads(NAME_context *context, int threads, const void *cons
 }
 PUBLIC int NAME_profile(NAME_context *context, const void *const *in, void *const *out,
                         double *seconds) {
-    return planish_run((planish_context *)context, 0, in, out, seconds);
+    planish_times times = {NULL, seconds};
+    return planish_run((planish_context *)context, 0, in, out, &times);
+}
+PUBLIC int NAME_trace(NAME_context *context, const void *const *in, void *const *out,
+                      double *begins, double *seconds) {
+    planish_times times = {begins, seconds};
+    return planish_run((planish_context *)context, 0, in, out, &times);
 }
 PUBLIC const char *NAME_error(void) { return planish_error(); }
 

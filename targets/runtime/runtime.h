@@ -90,10 +90,15 @@ void planish_model_close(planish_model *model);
 int planish_context_create(planish_model *model, int threads, planish_context **context);
 void planish_context_destroy(planish_context *context);
 int planish_context_threads(const planish_context *context);
-/* threads: at most the context's; 0: all of them. seconds: NULL, or one double a kernel; kernels are
- * then run one by one. */
+/* When each kernel began, by CLOCK_MONOTONIC (NULL: not asked for), and how long it took. */
+typedef struct planish_times {
+    double *begins;
+    double *seconds;
+} planish_times;
+/* threads: at most the context's; 0: all of them. times: NULL, or with one double a kernel; kernels
+ * are then run one by one. */
 int planish_run(planish_context *context, int threads, const void *const *inputs,
-                void *const *outputs, double *seconds);
+                void *const *outputs, const planish_times *times);
 
 /* ---- error.c: the last error's text, one a thread ---- */
 

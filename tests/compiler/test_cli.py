@@ -6,6 +6,8 @@ import json
 import os
 import subprocess
 import sys
+import time
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +17,7 @@ from typer.testing import CliRunner
 
 import planish
 from planish.cli.app import app
+from planish.cli.latency import Latencies
 from planish.cli.terminal import printable
 from planish.ir.reference import evaluate
 from tests.compiler.small_models import embedding, perceptron
@@ -141,13 +144,78 @@ def test_run_reads_and_writes_files(
 def test_run_measures(artefact: Path) -> None:
     code, out, _ = run("run", artefact, "--random", "--repeat", 5, "--time", "--threads", 1)
     assert code == 0
-    assert "of 5 runs" in out
+    assert "latency of 5 runs: min " in out
     assert "float32[2, 5]" in out
     code, out, _ = run("run", artefact, "--random", "--repeat", 5, "--time", "--json")
     shown = json.loads(out)
     assert shown["seconds"]["runs"] == 5
     assert shown["outputs"] == {"y": {"dtype": "float32", "shape": [2, 5]}}
     assert len(shown["kernels"]) == len(planish.load(artefact).kernels)
+    figures = [shown["seconds"][key] for key in ("min", "p50", "p90", "p99", "max")]
+    assert figures[0] > 0
+    assert figures == sorted(figures)
+    assert shown["throughput"] == pytest.approx(1 / shown["seconds"]["mean"])
+
+
+def test_run_for_a_duration(artefact: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    flags = ["run", artefact, "--random", "--json", "--warm-up", 3]
+    shown = json.loads(run(*flags, "--duration", "0.05s")[1])
+    assert shown["seconds"]["runs"] >= 1
+    assert not shown["interrupted"]
+    assert json.loads(run(*flags, "--duration", "1h", "--repeat", 4)[1])["seconds"]["runs"] == 4
+    code, _, err = run(*flags[:-3], "--duration", "soon")
+    assert (code, err) == (
+        2,
+        "planish: --duration 'soon' is no time; write 90s, 10m, 1m30s or 1.5h\n",
+    )
+    # Ctrl-C loses nothing of what was measured.
+    model_run, calls = planish.Model.run, []
+
+    def interrupted(self: planish.Model, *arguments: object, **options: object) -> object:
+        calls.append(1)
+        if len(calls) == 3 + 7:
+            raise KeyboardInterrupt
+        return model_run(self, *arguments, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(planish.Model, "run", interrupted)
+    code, out, _ = run(*flags, "--duration", "1h")
+    assert code == 130
+    assert json.loads(out)["seconds"]["runs"] == 6
+    assert json.loads(out)["interrupted"]
+
+
+def test_percentiles() -> None:
+    found = Latencies(tuple(1e-3 * n for n in range(1, 102))).figures()
+    assert {key: round(1e3 * value, 6) for key, value in found.items()} == {
+        "min": 1, "mean": 51, "p50": 51, "p90": 91, "p99": 100, "max": 101
+    }  # fmt: skip
+
+
+def test_run_writes_a_trace(model: Path, artefact: Path, tmp_path: Path) -> None:
+    path = tmp_path / "trace.json"
+    before = time.monotonic()
+    code, out, _ = run("run", artefact, "--random", "--trace", path)
+    assert code == 0
+    assert "ui.perfetto.dev" in out
+    told = json.loads(path.read_text())
+    kernels = [event for event in told["traceEvents"] if event.get("cat") == "kernel"]
+    (whole,) = [event for event in told["traceEvents"] if event.get("cat") == "run"]
+    loaded = planish.load(artefact)
+    assert [event["name"] for event in kernels] == [kernel.name for kernel in loaded.kernels]
+    nodes = [node for event in kernels for node in event["args"]["onnx_nodes"]]
+    assert {"first", "second"} <= {*nodes}
+    for event, following in pairwise(kernels):  # one after the other, in real time
+        assert event["dur"] >= 0
+        assert following["ts"] >= event["ts"] + event["dur"] - 2e-3
+    assert whole["ts"] == kernels[0]["ts"] == 0
+    assert whole["dur"] >= sum(event["dur"] for event in kernels) - 1e-2
+    x = np.zeros((2, 12), "f4")
+    begins = [begin for _, begin, _ in loaded.trace({"x": x})]
+    assert begins == sorted(begins)
+    assert before <= begins[0] <= time.monotonic()
+    code, _, err = run("run", artefact, "--random", "--trace", tmp_path / "none/trace.json")
+    assert code == 2
+    assert "cannot write" in err
 
 
 def test_random_ids_are_in_range(tmp_path: Path) -> None:

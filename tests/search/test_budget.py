@@ -9,8 +9,9 @@ from datetime import timedelta
 import numpy as np
 import pytest
 
-from planish.autotune.search.budget import Budget, Deadline, Meter, choose, read_seconds, worth
+from planish.autotune.search.budget import Budget, Deadline, Meter, choose, worth
 from planish.ir.errors import TuningError
+from planish.ir.seconds import read_seconds
 
 TIME, TRIALS = Budget(seconds=600.0), Budget(trials=10**6)
 

@@ -24,11 +24,11 @@ from planish.autotune.log import Race, TuningLog
 from planish.autotune.log.record import present
 from planish.autotune.measure import Measurer, Options
 from planish.autotune.search import Budget
-from planish.autotune.search.budget import read_seconds
 from planish.bench.peaks import Bandwidth, Level, Peaks
 from planish.cli.app import app
 from planish.cli.tuning import TuningProgress, live_table, parse_budget
 from planish.ir.errors import PlanishError, TuningError
+from planish.ir.seconds import read_seconds
 from planish.targets.hardware import usable_cores
 from tests.autotune_log.logged_model import log_of
 from tests.compiler.small_models import perceptron
