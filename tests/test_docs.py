@@ -16,6 +16,10 @@ ROOT = Path(__file__).parent.parent
 DOCUMENTS = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
+#: What an example begins with that runs only where torch is installed.
+TORCH = "import torch\n"
+
+
 def blocks(document: Path, language: str) -> list[str]:
     """The fenced blocks of a language."""
     return re.findall(rf"^```{language}\n(.*?)^```$", document.read_text(), re.M | re.S)
@@ -25,7 +29,7 @@ def blocks(document: Path, language: str) -> list[str]:
 def test_python_examples_run(
     document: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    examples = blocks(document, "python")
+    examples = [text for text in blocks(document, "python") if not text.startswith(TORCH)]
     if not examples:
         pytest.skip("has no Python")
     perceptron(tmp_path / "model.onnx", batch="batch" if document.stem == "README" else 1)
@@ -36,6 +40,17 @@ def test_python_examples_run(
     names = {"array": array, "__name__": "example"}
     for example in examples:
         exec(compile(example, str(document), "exec"), names)
+
+
+@pytest.mark.slow
+def test_torch_examples_run() -> None:
+    pytest.importorskip("torch")
+    pytest.importorskip("onnxscript")
+    examples = [text for page in DOCUMENTS for text in blocks(page, "python")]
+    chosen = [text for text in examples if text.startswith(TORCH)]
+    assert len(chosen) == 2
+    for example in chosen:
+        exec(compile(example, "docs", "exec"), {"__name__": "example"})
 
 
 def test_worked_examples_are_short() -> None:
@@ -81,5 +96,5 @@ def test_commands_and_options_of_the_readme_exist() -> None:
 def test_readme_has_one_block_to_install_and_one_to_test() -> None:
     install, test = blocks(ROOT / "README.md", "bash")
     assert "planish compile" in install
-    assert "light_squeezenet.onnx" in install
+    assert "examples/digits/read.py" in install
     assert test == ".venv/bin/python -m pytest\n"
