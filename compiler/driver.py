@@ -21,6 +21,7 @@ import planish
 from planish.artefact.format import KernelInfo, Manifest, TensorInfo
 from planish.artefact.library import check_cpu
 from planish.artefact.loading import Model, load, take_over
+from planish.artefact.sealing import seal
 from planish.artefact.writing import check_replaceable, copy_artefact, write_artefact
 from planish.autotune.apply_log import LogReport
 from planish.autotune.log.store import LogSource, open_log
@@ -317,13 +318,15 @@ def _link(folder: Path, manifest: Manifest, emitted: Emitted, target: Target) ->
         objects = [Path(scratch, f"kernels{i}.o") for i in range(len(emitted.objects))]
         for path, code in zip(objects, emitted.objects):
             path.write_bytes(code)
-        library, header = link_library(emitted.plan, objects, Path(scratch), triple=target.triple)
-        manifest = dataclasses.replace(manifest, glibc=needed_glibc(library.read_bytes()))
         weights = (
             (offset, _packed(array, emitted.plan.keep_subnormals))
             for offset, array in sorted(emitted.weights, key=lambda weight: weight[0])
         )
-        return write_artefact(folder, manifest, library=library, header=header, weights=weights)
+        digest, blocks = seal(weights, manifest.weights_bytes)
+        plan = dataclasses.replace(emitted.plan, weights_digest=digest)
+        library, header = link_library(plan, objects, Path(scratch), triple=target.triple)
+        manifest = dataclasses.replace(manifest, glibc=needed_glibc(library.read_bytes()))
+        return write_artefact(folder, manifest, library=library, header=header, weights=blocks)
 
 
 def _packed(weight: np.ndarray, keep_subnormals: bool) -> memoryview:

@@ -14,11 +14,9 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from planish.artefact.format import WEIGHTS, read_manifest
+from planish.artefact.format import read_manifest
 from planish.artefact.loading import load
-from planish.artefact.writing import check_replaceable, write_artefact
+from planish.artefact.writing import check_replaceable, copy_artefact
 from planish.autotune.log.lookup import TuningLog
 from planish.autotune.log.race import Race
 from planish.autotune.log.store import LogSource, open_log, written_path
@@ -338,16 +336,7 @@ def _sibling(folder: Path, label: str) -> Iterator[Path]:
 
 def _put(staging: Path, folder: Path) -> None:
     """Writes the artefact to its place."""
-    manifest = read_manifest(staging)
-    size = manifest.weights_bytes
-    weights = [(0, np.memmap(staging / WEIGHTS, np.uint8, mode="r").data)] if size else []
-    write_artefact(
-        folder,
-        manifest,
-        library=staging / manifest.library,
-        header=staging / manifest.header,
-        weights=weights,
-    )
+    copy_artefact(staging, folder, read_manifest(staging))
 
 
 def _silent(stage: str, done: int, total: int) -> None:

@@ -164,9 +164,11 @@ def _model_table(plan: ModelPlan, feature_count: int) -> str:
     }
     counts = ", ".join(f"{count}u" for count in tables.values())
     names = ", ".join(name if count else "NULL" for name, count in tables.items())
+    digest = ", ".join(f"{byte}u" for byte in bytes.fromhex(plan.weights_digest))
     return (
+        f"static const uint8_t weights_digest[32] = {{{digest}}};\n"
         "static const planish_model_desc model_desc = {\n"
         f"    PLANISH_ABI, {c_string(plan.name)}, {counts},\n"
         f"    {names}, {plan.arena_bytes}u, {plan.weights_bytes}u, "
-        f"{int(plan.keep_subnormals)}u}};"
+        f"{int(plan.keep_subnormals)}u, weights_digest}};"
     )

@@ -32,6 +32,7 @@ DTYPES: dict[str, tuple[int, int]] = {
 
 EXPORTS = (
     "open",
+    "open_file",
     "close",
     "context_create",
     "context_destroy",
@@ -47,11 +48,14 @@ EXPORTS = (
     "output",
     "kernel_count",
     "kernel_name",
+    "weights_bytes",
+    "arena_bytes",
 )
 """The functions of the C interface, without the model's prefix."""
 
 Space = Literal["weights", "arena", "input", "output"]
 
+_SHA256 = re.compile(r"[0-9a-f]{64}\Z")
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z", re.ASCII)
 _KEYWORD = re.compile(  # of C and C++
     r"(?:"
@@ -111,7 +115,9 @@ class ModelPlan:
     """A whole model: `name` prefixes the C interface; `features` are LLVM names such as avx512f.
 
     `groups` are in the order of their calls; calls outside every group run alone. Kernels
-    take subnormal numbers for zeros unless `keep_subnormals` is set.
+    take subnormal numbers for zeros unless `keep_subnormals` is set. `weights_digest` is the
+    SHA-256, in hexadecimal, of the weights file up to its seal (`artefact.sealing`): the library
+    opens no other.
     """
 
     name: str
@@ -123,6 +129,7 @@ class ModelPlan:
     features: tuple[str, ...] = ()
     groups: tuple[Group, ...] = ()
     keep_subnormals: bool = False
+    weights_digest: str = "00" * 32
 
 
 def is_identifier(name: str) -> bool:
@@ -146,6 +153,8 @@ def check_plan(plan: ModelPlan) -> None:
         )
     if plan.arena_bytes < 0 or plan.weights_bytes < 0:
         raise TargetError(f"model '{plan.name}' has a negative arena or weights size")
+    if not _SHA256.match(plan.weights_digest):
+        raise TargetError(f"model '{plan.name}' has '{plan.weights_digest}' as a SHA-256")
     _check_tensors(plan.name, "input", plan.inputs)
     _check_tensors(plan.name, "output", plan.outputs)
     arities: dict[str, int] = {}

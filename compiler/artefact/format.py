@@ -3,7 +3,7 @@
     manifest.json   what the artefact is, and the SHA-256 of every other file
     lib<name>.so    kernels and runtime
     <name>.h        the C interface
-    weights.bin     memory-mapped when the model is opened
+    weights.bin     memory-mapped when the model is opened; it ends with a seal (see sealing)
 
 Standard library only: this is read where no compiler is installed.
 """
@@ -12,20 +12,31 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from planish.artefact.folder import OpenFolder
+from planish.artefact.sealing import sealed_bytes
 from planish.ir.errors import ArtefactError
 
 FORMAT = "planish-artefact"
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 MANIFEST = "manifest.json"
 WEIGHTS = "weights.bin"
 
 Json = dict[str, Any]
+
+# What no artefact exceeds: a hostile one must not make its reader allocate or count without end.
+_MOST_BYTES = 1 << 30
+"""Of a file that is read whole."""
+_LARGEST = 2**63 - 1
+_MOST_DIMENSIONS = 64  # numpy's own
+_WIDEST = 8
+"""Bytes of the widest element."""
 
 _SHA256 = re.compile(r"[0-9a-f]{64}\Z")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z", re.ASCII)
@@ -173,36 +184,34 @@ def read_manifest(folder: Path) -> Manifest:
 
     Raises ArtefactError where it is missing, of another format version, damaged or edited.
     """
-    path = folder / MANIFEST
-    try:
-        text = path.read_bytes()
-    except (FileNotFoundError, NotADirectoryError):
-        raise ArtefactError(_not_an_artefact(folder)) from None
-    except OSError as error:
-        raise ArtefactError(f"cannot read '{path}': {error.strerror}") from error
+    with OpenFolder(folder) as opened:
+        return manifest_of(opened)
+
+
+def manifest_of(folder: OpenFolder) -> Manifest:
+    """Read and check the manifest of an open folder; raises what read_manifest does."""
+    path = folder.path / MANIFEST
+    if not folder.holds(MANIFEST):
+        raise ArtefactError(
+            f"'{folder.path}' has no {MANIFEST}, so it is not an artefact; choose the folder of one"
+        )
+    text = folder.read(MANIFEST, _MOST_BYTES)
     content = parse_json(text)
     if content is None or content.get("format") != FORMAT:
         raise ArtefactError(f"'{path}' is damaged, or not planish's; compile the model again")
     version = content.get("format_version")
     if version != FORMAT_VERSION:
         raise ArtefactError(
-            f"'{folder}' has artefact format {version!r}, this planish reads {FORMAT_VERSION}; "
-            "compile the model again, or load it with the planish that compiled it"
+            f"'{folder.path}' has artefact format {_shown(version)}, this planish reads "
+            f"{FORMAT_VERSION}; compile the model again, or load it with the planish that compiled "
+            "it"
         )
     # Compared as text, so that no changed byte passes, not even one that JSON ignores.
-    if content.get("digest") != digest_of(content) or render_again(content) != text:
+    if render_again(content) != text:
         raise ArtefactError(
             f"'{path}' was changed after it was written; copy the artefact again or recompile it"
         )
     return parse_manifest(content, path)
-
-
-def _not_an_artefact(folder: Path) -> str:
-    if not folder.exists():
-        return f"there is no artefact '{folder}'; compile one with `planish compile MODEL -o DIR`"
-    if not folder.is_dir():
-        return f"'{folder}' is a file; an artefact is a folder, as `planish compile` writes it"
-    return f"'{folder}' has no {MANIFEST}, so it is not an artefact; choose the folder of one"
 
 
 def parse_json(text: bytes) -> Json | None:
@@ -215,10 +224,10 @@ def parse_json(text: bytes) -> Json | None:
 
 
 def render_again(content: Json) -> bytes | None:
-    """Render parsed content; None where it holds what render never writes."""
+    """Render parsed content with the digest that is right; None where JSON cannot hold it."""
     try:
         return render({k: v for k, v in content.items() if k != "digest"})
-    except ArtefactError:
+    except (ArtefactError, RecursionError):
         return None
 
 
@@ -247,9 +256,18 @@ def parse_manifest(content: Json, path: Path) -> Manifest:
     # The names become paths: only the three that an artefact has are ever opened.
     if set(manifest.files) != {manifest.library, manifest.header, WEIGHTS}:
         raise reader.fault("files", sorted(manifest.files))
-    if manifest.files[WEIGHTS].bytes != manifest.weights_bytes:
+    if manifest.files[WEIGHTS].bytes != sealed_bytes(manifest.weights_bytes):
         raise reader.fault("weights_bytes", manifest.weights_bytes)
+    for name in (manifest.library, manifest.header):
+        if manifest.files[name].bytes > _MOST_BYTES:
+            raise reader.fault("bytes", manifest.files[name].bytes)
     return manifest
+
+
+def _shown(found: object) -> str:
+    """Give a value of JSON for a message, whatever it is and however long."""
+    shown = ascii(found)
+    return shown if len(shown) <= 80 else shown[:77] + "..."
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,10 +277,9 @@ class _Reader:
     path: Path
 
     def fault(self, key: str, found: object) -> ArtefactError:
-        shown = repr(found)
-        shown = shown if len(shown) <= 80 else shown[:77] + "..."
         return ArtefactError(
-            f"'{self.path}' has {shown} as '{key}'; it was not written by this planish: recompile"
+            f"'{self.path}' has {_shown(found)} as '{key}'; it was not written by this planish: "
+            "recompile"
         )
 
     def get(self, content: Any, key: str, kind: type) -> Any:
@@ -273,7 +290,7 @@ class _Reader:
 
     def size(self, content: Any, key: str) -> int:
         value: int = self.get(content, key, int)
-        if value < 0:
+        if not 0 <= value <= _LARGEST:
             raise self.fault(key, value)
         return value
 
@@ -294,7 +311,9 @@ class _Reader:
 
     def tensor(self, content: Any) -> TensorInfo:
         shape = self.get(content, "shape", list)
-        if any(type(dim) is not int or dim < 0 for dim in shape):
+        if any(type(dim) is not int or not 0 <= dim <= _LARGEST for dim in shape):
+            raise self.fault("shape", shape)
+        if len(shape) > _MOST_DIMENSIONS or math.prod(shape) * _WIDEST > _LARGEST:
             raise self.fault("shape", shape)
         name, dtype = self.get(content, "name", str), self.get(content, "dtype", str)
         return TensorInfo(name, dtype, tuple(shape))
@@ -314,6 +333,8 @@ class _Reader:
         if value is None:
             return None
         if not isinstance(value, list) or [type(n) for n in value] != [int, int]:
+            raise self.fault("lane", value)
+        if not all(0 <= number <= _LARGEST for number in value):
             raise self.fault("lane", value)
         return value[0], value[1]
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import _ctypes
 import ctypes
-import hashlib
+import dataclasses
 import platform
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from planish.artefact.code import load_code
-from planish.artefact.format import FileInfo, Manifest
+from planish.artefact.folder import OpenFolder
+from planish.artefact.format import Manifest, TensorInfo
 from planish.artefact.locks import loading
 from planish.ir.errors import ArtefactError
 
@@ -55,48 +57,24 @@ def _cpu_flags() -> frozenset[str]:
     return frozenset(common or ())
 
 
-def read_checked(path: Path, info: FileInfo) -> bytes:
-    """Read a file whole. Raises ArtefactError unless size and SHA-256 are as the manifest says."""
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise ArtefactError(
-            f"cannot read '{path}': {error.strerror}; copy the artefact again"
-        ) from error
-    if len(content) != info.bytes or hashlib.sha256(content).hexdigest() != info.sha256:
-        raise changed(path)
-    return content
+_POINTER, _TEXT, _STATUS = ctypes.c_void_p, ctypes.c_char_p, ctypes.c_int
 
 
-def check_file(path: Path, info: FileInfo, *, content: bool) -> None:
-    """Raise ArtefactError unless a file has its size and, where `content` is set, its SHA-256."""
-    try:
-        size = path.stat().st_size
-        if size != info.bytes:
-            raise ArtefactError(
-                f"'{path}' has {size} bytes, expected {info.bytes}; copy the artefact again"
-            )
-        if content:
-            with path.open("rb") as file:
-                if hashlib.file_digest(file, "sha256").hexdigest() != info.sha256:
-                    raise changed(path)
-    except OSError as error:
-        raise ArtefactError(
-            f"cannot read '{path}': {error.strerror}; copy the artefact again"
-        ) from error
+class _Tensor(ctypes.Structure):
+    """The struct <name>_tensor of the C interface."""
 
-
-def changed(path: Path) -> ArtefactError:
-    """Give the error for a file that is not the one that was written."""
-    return ArtefactError(
-        f"'{path}' was changed after it was written (its SHA-256 differs from the manifest's); "
-        "copy the artefact again or recompile it"
+    _fields_ = (
+        ("name", _TEXT),
+        ("dtype", _TEXT),
+        ("type", ctypes.c_int32),
+        ("rank", ctypes.c_int32),
+        ("shape", ctypes.POINTER(ctypes.c_int64)),
+        ("nbytes", ctypes.c_uint64),
     )
 
 
-_POINTER, _TEXT, _STATUS = ctypes.c_void_p, ctypes.c_char_p, ctypes.c_int
 _FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
-    "open": (_STATUS, [_TEXT, _POINTER]),
+    "open_file": (_STATUS, [ctypes.c_int, ctypes.c_int, _POINTER]),
     "close": (None, [_POINTER]),
     "context_create": (_STATUS, [_POINTER, ctypes.c_int, _POINTER]),
     "context_destroy": (None, [_POINTER]),
@@ -106,8 +84,31 @@ _FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
     "error": (_TEXT, []),
     "kernel_count": (ctypes.c_int, []),
     "kernel_name": (_TEXT, [ctypes.c_int]),
+    "input_count": (ctypes.c_int, []),
+    "input": (ctypes.POINTER(_Tensor), [ctypes.c_int]),
+    "output_count": (ctypes.c_int, []),
+    "output": (ctypes.POINTER(_Tensor), [ctypes.c_int]),
+    "weights_bytes": (ctypes.c_uint64, []),
+    "arena_bytes": (ctypes.c_uint64, []),
 }
 """The functions of <name>.h that Python calls: result and arguments."""
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """What a library's own tables say, and its manifest has to say as well."""
+
+    inputs: tuple[TensorInfo, ...]
+    outputs: tuple[TensorInfo, ...]
+    kernels: int
+    weights_bytes: int
+    arena_bytes: int
+
+
+def _tensor_info(found: Any) -> TensorInfo:
+    tensor = found.contents
+    name, dtype = (text.decode("utf-8", "surrogateescape") for text in (tensor.name, tensor.dtype))
+    return TensorInfo(name, dtype, tuple(tensor.shape[: tensor.rank]))
 
 
 class Library:
@@ -134,6 +135,16 @@ class Library:
     def __getattr__(self, attribute: str) -> Callable[..., Any]:
         raise AttributeError(attribute)  # never called; tells a type checker what c_... are
 
+    def signature(self) -> Signature:
+        """Give what the library was linked for."""
+        return Signature(
+            tuple(map(_tensor_info, map(self.c_input, range(self.c_input_count())))),
+            tuple(map(_tensor_info, map(self.c_output, range(self.c_output_count())))),
+            self.c_kernel_count(),
+            self.c_weights_bytes(),
+            self.c_arena_bytes(),
+        )
+
     def error(self) -> str:
         """Give the text of this thread's last error."""
         text: bytes = self.c_error()
@@ -148,14 +159,43 @@ def _unload(handle: int) -> None:
 _loaded: weakref.WeakValueDictionary[tuple[str, str], Library] = weakref.WeakValueDictionary()
 
 
-def load_library(path: Path, manifest: Manifest) -> Library:
-    """Load a library whose bytes are those of the manifest; the same bytes are loaded once."""
-    files: Mapping[str, FileInfo] = manifest.files
-    info = files[manifest.library]
-    code = read_checked(path / manifest.library, info)
+def load_library(folder: OpenFolder, manifest: Manifest) -> Library:
+    """Load a library whose bytes are those of the manifest; the same bytes are loaded once.
+
+    Raises ArtefactError where they are not, or the library's interface is another.
+    """
+    info = manifest.files[manifest.library]
+    code = folder.read_checked(manifest.library, info)
     with loading:
         key = (manifest.name, info.sha256)
         library = _loaded.get(key)
         if library is None:
             library = _loaded[key] = Library(manifest.name, code)
-        return library
+    _check_signature(library.signature(), manifest, folder.path)
+    return library
+
+
+def _check_signature(found: Signature, manifest: Manifest, folder: Path) -> None:
+    """Raise ArtefactError where a manifest describes another library: no array would be safe."""
+    told = Signature(
+        manifest.inputs,
+        manifest.outputs,
+        len(manifest.kernels),
+        manifest.weights_bytes,
+        manifest.arena_bytes,
+    )
+    for field in dataclasses.fields(Signature):
+        expected, got = getattr(told, field.name), getattr(found, field.name)
+        if expected != got:
+            raise ArtefactError(
+                f"the manifest of '{folder}' and its library differ in "
+                f"{field.name.replace('_', ' ')}: {_spell(expected)} and {_spell(got)}; copy the "
+                "artefact again or recompile it"
+            )
+
+
+def _spell(value: int | tuple[TensorInfo, ...]) -> str:
+    if isinstance(value, int):
+        return str(value)
+    listed = ", ".join(f"{t.name!a} {t.dtype} {list(t.shape)}" for t in value)
+    return f"({listed if len(listed) <= 200 else listed[:197] + '...'})"

@@ -22,8 +22,9 @@ from planish.artefact.calls import (
     spell_signature,
     torch_array,
 )
-from planish.artefact.format import WEIGHTS, KernelInfo, Manifest, TensorInfo, read_manifest
-from planish.artefact.library import Library, check_cpu, check_file, load_library, read_checked
+from planish.artefact.folder import OpenFolder
+from planish.artefact.format import WEIGHTS, KernelInfo, Manifest, TensorInfo, manifest_of
+from planish.artefact.library import Library, check_cpu, load_library
 from planish.artefact.locks import ContextLock, WouldWait
 from planish.artefact.origin import Files, Folder
 from planish.ir.errors import ArtefactError, TensorError
@@ -34,27 +35,52 @@ if TYPE_CHECKING:
 ALIGNMENT = 64
 """Bytes: an array that begins at a multiple of this is used in place."""
 
+_INVALID_ARGUMENT = 1001
+"""The C interface's status for pointers that cannot be used together."""
+
+_ATTEMPTS = 10
+"""Of reading an artefact that is replaced meanwhile."""
+
 Array = np.ndarray[Any, Any]
 
 
-def load(path: str | os.PathLike[str], *, threads: int | None = None, check: bool = False) -> Model:
+def load(
+    path: str | os.PathLike[str],
+    *,
+    threads: int | None = None,
+    check: bool = False,
+    copy_weights: bool = False,
+) -> Model:
     """Load the artefact in a folder, ready to run.
 
     `threads` take part in each run, the caller included; None: all CPUs that this process may use.
-    Manifest, library, header and the weights' size are always checked, the weights' content only
-    with `check`. Raises ArtefactError for an artefact that is damaged or is not for this machine;
-    no code of it has run by then.
+    Manifest, library and header are always checked, and that the weights are those of the library;
+    every byte of the weights only with `check`. Weights are mapped, so their file must not be
+    written to while the model is in use, but with `copy_weights`, which reads them into memory.
+    Raises ArtefactError for an artefact that is damaged or is not for this machine; no code of it
+    has run by then.
     """
     if threads is not None and (type(threads) is not int or not 1 <= threads <= 1024):
         raise ArtefactError(f"threads is {threads!r}, expected a number from 1 to 1024, or None")
-    folder = Path(path)
-    manifest = read_manifest(folder)
-    check_cpu(manifest, folder)
-    read_checked(folder / manifest.header, manifest.files[manifest.header])
-    check_file(folder / WEIGHTS, manifest.files[WEIGHTS], content=check)
+    for attempt in range(_ATTEMPTS):
+        with OpenFolder(Path(path)) as folder:
+            try:
+                return _load_from(folder, threads, check, copy_weights)
+            except ArtefactError:
+                # Files of a folder that was replaced are removed while it is being read.
+                if attempt + 1 == _ATTEMPTS or not folder.was_replaced():
+                    raise
+    raise AssertionError("the last attempt returns or raises")
+
+
+def _load_from(folder: OpenFolder, threads: int | None, check: bool, copy: bool) -> Model:
+    manifest = manifest_of(folder)
+    check_cpu(manifest, folder.path)
+    folder.read_checked(manifest.header, manifest.files[manifest.header])
+    folder.check(WEIGHTS, manifest.files[WEIGHTS], content=check)
     library = load_library(folder, manifest)
-    model = Model(_Weights(library, folder / WEIGHTS), manifest, threads)
-    model._origin = Folder(os.path.abspath(folder), manifest.digest)
+    model = Model(_Weights(library, folder, copy), manifest, threads)
+    model._origin = Folder(os.path.abspath(folder.path), manifest.digest)
     return model
 
 
@@ -91,11 +117,16 @@ def _restore(origin: Folder | Files, threads: int | None) -> Model:
 class _Weights:
     """An opened model of the C interface, shared by a Model and its clones."""
 
-    def __init__(self, library: Library, path: Path) -> None:
+    def __init__(self, library: Library, folder: OpenFolder, copy: bool) -> None:
         self.library = library
         self.pointer = ctypes.c_void_p()
-        if library.c_open(os.fsencode(path), ctypes.byref(self.pointer)) != 0:
-            raise ArtefactError(library.error())
+        descriptor = folder.open(WEIGHTS)
+        try:
+            status = library.c_open_file(descriptor, copy, ctypes.byref(self.pointer))
+        finally:
+            os.close(descriptor)
+        if status != 0:
+            raise ArtefactError(f"artefact '{folder.path}': {library.error()}")
         # The library rides along in the arguments: it must not be unloaded before this has run.
         weakref.finalize(self, _release, library, "c_close", self.pointer).atexit = False
 
@@ -304,8 +335,9 @@ class Model:
                     lock.held = True
                     self._require_open()
                     self._point(given, results)
-                    if call() != 0:
-                        raise ArtefactError(f"model '{self.name}' failed: {self._library.error()}")
+                    status = call()
+                    if status != 0:
+                        raise self._failure(status)
                 finally:
                     lock.held = False
                     if not lock.is_open:  # closed meanwhile
@@ -315,6 +347,12 @@ class Model:
                 f"model '{self.name}' was called by a signal handler or a finaliser in the middle "
                 "of a load or run, which cannot wait for it; let it use a model.clone()"
             ) from None
+
+    def _failure(self, status: int) -> ArtefactError:
+        told = self._library.error()
+        if status == _INVALID_ARGUMENT:
+            return TensorError(f"model '{self.name}' cannot run: {told}")
+        return ArtefactError(f"model '{self.name}' failed: {told}")
 
     def __enter__(self) -> Self:
         return self

@@ -24,14 +24,10 @@ from planish.artefact.format import (
     render,
     to_json,
 )
+from planish.artefact.sealing import Buffer, WeightBlock, filled, sealed_bytes
 from planish.ir.errors import ArtefactError
 
-Buffer = bytes | bytearray | memoryview
-WeightBlock = tuple[int, Buffer]
-"""Where a weight begins in weights.bin (bytes), and its bytes; numpy: `array.data`, contiguous."""
-
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
-_ZEROS = bytes(1 << 16)
 _BLOCK = 1 << 20
 
 
@@ -45,9 +41,9 @@ def write_artefact(
 ) -> Manifest:
     """Write a whole artefact, or nothing; an artefact that is there already is replaced.
 
-    `library` and `header` are copied; `weights` come in ascending order, gaps are zeros. The
-    manifest is completed with the files' hashes and returned. Raises ArtefactError where the folder
-    holds anything but an artefact, or the disk fails.
+    `library` and `header` are copied; `weights` are sealed (see `sealing`). The manifest is
+    completed with the files' hashes and returned. Raises ArtefactError where the folder holds
+    anything but an artefact, the disk fails, or the manifest has hashes already and they differ.
     """
     folder = Path(os.path.realpath(folder))
     check_replaceable(folder)
@@ -55,9 +51,15 @@ def write_artefact(
         sources = {
             manifest.library: _file_blocks(library),
             manifest.header: _file_blocks(header),
-            WEIGHTS: _filled(weights, manifest.weights_bytes),
+            WEIGHTS: filled(weights, sealed_bytes(manifest.weights_bytes)),
         }
         files = {name: _write_file(work / name, blocks) for name, blocks in sources.items()}
+        for name, info in manifest.files.items():
+            if files[name] != info:
+                raise ArtefactError(
+                    f"'{name}' is not the file that was written with its manifest; it was replaced "
+                    "meanwhile: load the artefact again"
+                )
         complete = replace(manifest, files=files)
         text = render(to_json(complete))
         parsed = parse_json(text)
@@ -130,30 +132,6 @@ def _file_blocks(path: Path) -> Iterator[Buffer]:
     with path.open("rb") as file:
         while block := file.read(_BLOCK):
             yield block
-
-
-def _filled(blocks: Iterable[WeightBlock], total: int) -> Iterator[Buffer]:
-    """Give the bytes of weights.bin in order, with zeros where no block lies."""
-    at = 0
-    for offset, block in blocks:
-        view = memoryview(block)
-        if view.nbytes == 0:
-            continue
-        if offset < at or offset + view.nbytes > total:
-            raise ArtefactError(
-                f"a weight at bytes {offset} to {offset + view.nbytes} does not fit: the one "
-                f"before ends at {at}, the file at {total}"
-            )
-        yield from _zeros(offset - at)
-        yield view.cast("B") if view.ndim != 1 or view.format != "B" else view
-        at = offset + view.nbytes
-    yield from _zeros(total - at)
-
-
-def _zeros(count: int) -> Iterator[Buffer]:
-    while count > 0:
-        yield memoryview(_ZEROS)[: min(count, len(_ZEROS))]
-        count -= len(_ZEROS)
 
 
 def _write_file(path: Path, blocks: Iterable[Buffer]) -> FileInfo:

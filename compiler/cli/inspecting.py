@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from planish.artefact.format import MANIFEST, Manifest, TensorInfo, read_manifest, to_json
-from planish.artefact.library import check_file
+from planish.artefact.folder import OpenFolder
+from planish.artefact.format import MANIFEST, Manifest, TensorInfo, manifest_of, to_json
 from planish.cli.options import parse_dims, parse_shapes
 from planish.cli.printing import print_table, spell_bytes, spell_count, spell_tensor
 from planish.cli.terminal import say
@@ -48,11 +48,11 @@ def inspect(
 
 
 def _inspect_artefact(folder: Path, check: bool, as_json: bool) -> None:
-    manifest = read_manifest(folder)
-    if check:
+    with OpenFolder(folder) as opened:
+        manifest = manifest_of(opened)
         # By hand, not by loading: artefacts for other machines can be checked too.
-        for name, info in manifest.files.items():
-            check_file(folder / name, info, content=True)
+        for name, info in manifest.files.items() if check else ():
+            opened.check(name, info, content=True)
     if as_json:
         say(json.dumps({**to_json(manifest), "digest": manifest.digest, "checked": check}))
         return

@@ -30,25 +30,43 @@ static uint64_t align_up(uint64_t bytes) {
 
 static int is_aligned(const void *pointer) { return (uintptr_t)pointer % PLANISH_ALIGNMENT == 0; }
 
-int planish_model_open(const planish_model_desc *desc, const char *weights_path,
-                       planish_model **model) {
+/* A model without weights; fails on a CPU that lacks what the kernels need. */
+static int create_model(const planish_model_desc *desc, planish_model **model) {
     if (model == NULL)
         return planish_fail(PLANISH_INVALID_ARGUMENT, "no place for the opened model was given");
     *model = NULL;
     int status = planish_check_cpu(desc);
     if (status != PLANISH_OK)
         return status;
-    planish_model *opened = calloc(1, sizeof *opened);
-    if (opened == NULL)
+    *model = calloc(1, sizeof **model);
+    if (*model == NULL)
         return planish_fail(PLANISH_OUT_OF_MEMORY, "out of memory opening model '%s'", desc->name);
-    opened->desc = desc;
-    status = planish_map_weights(weights_path, desc->weights_bytes, &opened->weights);
-    if (status != PLANISH_OK) {
-        free(opened);
-        return status;
-    }
-    *model = opened;
+    (*model)->desc = desc;
     return PLANISH_OK;
+}
+
+static int drop_if_failed(int status, planish_model **model) {
+    if (status != PLANISH_OK) {
+        free(*model);
+        *model = NULL;
+    }
+    return status;
+}
+
+int planish_model_open(const planish_model_desc *desc, const char *weights_path,
+                       planish_model **model) {
+    int status = create_model(desc, model);
+    if (status != PLANISH_OK)
+        return status;
+    return drop_if_failed(planish_open_weights(weights_path, desc, &(*model)->weights), model);
+}
+
+int planish_model_open_file(const planish_model_desc *desc, int file, int copy,
+                            planish_model **model) {
+    int status = create_model(desc, model);
+    if (status != PLANISH_OK)
+        return status;
+    return drop_if_failed(planish_read_weights(file, copy, desc, &(*model)->weights), model);
 }
 
 void planish_model_close(planish_model *model) {
@@ -174,6 +192,32 @@ static int bind_buffers(planish_context *context, const void *const *inputs, voi
     return PLANISH_OK;
 }
 
+static int overlap(const void *first, uint64_t first_bytes, const void *second,
+                   uint64_t second_bytes) {
+    uintptr_t a = (uintptr_t)first, b = (uintptr_t)second;
+    return a < b ? first_bytes != 0 && second_bytes != 0 && b - a < first_bytes
+                 : first_bytes != 0 && second_bytes != 0 && a - b < second_bytes;
+}
+
+/* Kernels read inputs while they write outputs, in any order. */
+static int check_apart(const planish_model_desc *desc, const void *const *inputs,
+                       void *const *outputs) {
+    for (uint32_t o = 0; o < desc->output_count; o++) {
+        const planish_tensor *output = &desc->outputs[o];
+        for (uint32_t i = 0; i < desc->input_count; i++)
+            if (overlap(outputs[o], output->nbytes, inputs[i], desc->inputs[i].nbytes))
+                return planish_fail(PLANISH_INVALID_ARGUMENT,
+                                    "the memory of output '%s' overlaps that of input '%s'",
+                                    output->name, desc->inputs[i].name);
+        for (uint32_t i = 0; i < o; i++)
+            if (overlap(outputs[o], output->nbytes, outputs[i], desc->outputs[i].nbytes))
+                return planish_fail(PLANISH_INVALID_ARGUMENT,
+                                    "the memory of output '%s' overlaps that of output '%s'",
+                                    output->name, desc->outputs[i].name);
+    }
+    return PLANISH_OK;
+}
+
 static double seconds_now(void) {
     struct timespec time;
     clock_gettime(CLOCK_MONOTONIC, &time);
@@ -247,6 +291,8 @@ static int run_bound(planish_context *context, int threads, const void *const *i
                      void *const *outputs, const planish_times *times) {
     const planish_model_desc *desc = context->model->desc;
     int status = bind_buffers(context, inputs, outputs);
+    if (status == PLANISH_OK)
+        status = check_apart(desc, inputs, outputs);
     if (status != PLANISH_OK)
         return status;
     void *previous = planish_pool_enter(context->pool, threads);

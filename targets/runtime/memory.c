@@ -1,59 +1,14 @@
-/* Memory: the weights file, the arena of a context, the workspace of a thread. */
+/* Memory: the arena of a context, the workspace of a thread. */
 #define _GNU_SOURCE
 #include "runtime.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/stat.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 #define HUGE_PAGE ((size_t)2 << 20)
-
-static int map_open_file(const char *path, int file, uint64_t bytes, planish_mapping *mapping) {
-    struct stat status; /* the kernel's too; glibc before 2.33 has no function fstat to link with */
-    if (syscall(SYS_fstat, file, &status) != 0)
-        return planish_fail(PLANISH_WEIGHTS, "cannot read the weights '%s': %s", path,
-                            strerror(errno));
-    if (!S_ISREG(status.st_mode) || (uint64_t)status.st_size != bytes)
-        return planish_fail(
-            PLANISH_WEIGHTS,
-            "the weights '%s' have %lld bytes, expected %llu: copy the artefact again", path,
-            (long long)status.st_size, (unsigned long long)bytes);
-    if (bytes == 0)
-        return PLANISH_OK;
-    void *base = mmap(NULL, (size_t)bytes, PROT_READ, MAP_SHARED, file, 0);
-    if (base == MAP_FAILED)
-        return planish_fail(PLANISH_WEIGHTS, "cannot map the weights '%s': %s", path,
-                            strerror(errno));
-    /* Starts reading ahead; that it may fail does not matter. */
-    (void)madvise(base, (size_t)bytes, MADV_WILLNEED);
-    mapping->base = base;
-    mapping->bytes = (size_t)bytes;
-    return PLANISH_OK;
-}
-
-int planish_map_weights(const char *path, uint64_t bytes, planish_mapping *mapping) {
-    *mapping = (planish_mapping){NULL, 0};
-    if (path == NULL) {
-        if (bytes == 0)
-            return PLANISH_OK;
-        return planish_fail(PLANISH_INVALID_ARGUMENT, "no path to the weights was given");
-    }
-    if (bytes > SIZE_MAX)
-        return planish_fail(PLANISH_WEIGHTS, "the weights '%s' do not fit in this address space",
-                            path);
-    int file = open(path, O_RDONLY | O_CLOEXEC);
-    if (file < 0)
-        return planish_fail(PLANISH_WEIGHTS, "cannot open the weights '%s': %s", path,
-                            strerror(errno));
-    int status = map_open_file(path, file, bytes, mapping);
-    close(file);
-    return status;
-}
 
 /* Cuts a mapping that is one huge page too long, so that it begins at a huge page. */
 static void *align_mapping(uint8_t *base, size_t bytes) {

@@ -39,14 +39,21 @@ typedef struct NAME_tensor {
 enum NAME_status {
     NAME_OK = 0,
     NAME_INVALID_ARGUMENT = 1001,
-    NAME_WEIGHTS = 1002, /* weights.bin is missing, unreadable or of another size */
+    NAME_WEIGHTS = 1002, /* weights.bin is missing, unreadable or of another compilation */
     NAME_OUT_OF_MEMORY = 1003,
     NAME_UNSUPPORTED_CPU = 1004, /* the CPU lacks a feature that the kernels need */
     NAME_BUSY = 1005             /* another thread is running this context */
 };
 
-/* Checks the CPU, then maps the weights. Close the model after the last of its contexts. */
+/* Checks the CPU and that the weights are those of this library (by size and the digest that
+ * weights.bin ends with, not by reading all of it), then maps them. While the model is open the file
+ * may be renamed or removed, but not written to or cut short: a run would compute with other
+ * weights, or end the process with SIGBUS. Close the model after the last of its contexts. */
 int NAME_open(const char *weights_path, NAME_model **model);
+
+/* The same from an open file, which may be closed afterwards. copy: 0 maps it; 1 reads the weights
+ * into memory of this process's own, so that nothing done to the file later matters. */
+int NAME_open_file(int descriptor, int copy, NAME_model **model);
 void NAME_close(NAME_model *model);
 
 /* threads: how many take part in a run, the caller included; 0: all CPUs the process may use. */
@@ -79,6 +86,8 @@ int NAME_output_count(void);
 const NAME_tensor *NAME_output(int index);
 int NAME_kernel_count(void);
 const char *NAME_kernel_name(int index);
+uint64_t NAME_weights_bytes(void);
+uint64_t NAME_arena_bytes(void); /* working memory of a context, beside copies of unaligned buffers */
 
 #ifdef __cplusplus
 }

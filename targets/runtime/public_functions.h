@@ -2,6 +2,9 @@
 PUBLIC int NAME_open(const char *weights_path, NAME_model **model) {
     return planish_model_open(&model_desc, weights_path, (planish_model **)model);
 }
+PUBLIC int NAME_open_file(int descriptor, int copy, NAME_model **model) {
+    return planish_model_open_file(&model_desc, descriptor, copy, (planish_model **)model);
+}
 PUBLIC void NAME_close(NAME_model *model) { planish_model_close((planish_model *)model); }
 PUBLIC int NAME_context_create(NAME_model *model, int threads, NAME_context **context) {
     return planish_context_create((planish_model *)model, threads, (planish_context **)context);
@@ -47,3 +50,5 @@ PUBLIC const char *NAME_kernel_name(int index) {
     return index >= 0 && (uint32_t)index < model_desc.kernel_count ? model_desc.kernels[index].name
                                                                    : NULL;
 }
+PUBLIC uint64_t NAME_weights_bytes(void) { return model_desc.weights_bytes; }
+PUBLIC uint64_t NAME_arena_bytes(void) { return model_desc.arena_bytes; }

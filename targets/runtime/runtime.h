@@ -77,6 +77,7 @@ typedef struct planish_model_desc {
     const planish_cpu_feature *features;
     uint64_t arena_bytes, weights_bytes;
     uint32_t keep_subnormals; /* 0: kernels take them for zeros, which is faster */
+    const uint8_t *weights_digest; /* the 32 bytes that weights.bin ends with */
 } planish_model_desc;
 
 /* ---- context.c: the functions behind the public interface ---- */
@@ -86,6 +87,8 @@ typedef struct planish_context planish_context;
 
 int planish_model_open(const planish_model_desc *desc, const char *weights_path,
                        planish_model **model);
+int planish_model_open_file(const planish_model_desc *desc, int file, int copy,
+                            planish_model **model);
 void planish_model_close(planish_model *model);
 int planish_context_create(planish_model *model, int threads, planish_context **context);
 void planish_context_destroy(planish_context *context);
@@ -120,7 +123,6 @@ typedef struct planish_mapping {
     size_t bytes;
 } planish_mapping;
 
-int planish_map_weights(const char *path, uint64_t bytes, planish_mapping *mapping);
 int planish_map_arena(uint64_t bytes, planish_mapping *mapping);
 void planish_unmap(planish_mapping *mapping);
 
@@ -141,6 +143,15 @@ void *planish_workspace_take(planish_workspace *workspace, uint64_t bytes);
 void planish_workspace_give(planish_workspace *workspace, void *memory);
 void planish_workspace_reset(planish_workspace *workspace);
 void planish_workspace_release(planish_workspace *workspace);
+
+/* ---- weights.c ---- */
+
+/* The weights of a model from a file, if it is the one that the library was linked for. */
+int planish_open_weights(const char *path, const planish_model_desc *desc,
+                         planish_mapping *mapping);
+/* The same from an open file. copy: read into memory of this process's own, not mapped. */
+int planish_read_weights(int file, int copy, const planish_model_desc *desc,
+                         planish_mapping *mapping);
 
 /* ---- pool.c ---- */
 

@@ -64,15 +64,15 @@ def test_weights_are_placed_and_padded_with_zeros(toy: Path, tmp_path: Path) -> 
         tmp_path / "a", manifest, library=toy / "libtoy.so", header=toy / "toy.h", weights=blocks
     )
     content = (tmp_path / "a" / "weights.bin").read_bytes()
-    assert len(content) == 200_000
+    assert len(content) == 200_064  # a multiple of 64; the seal is one of the blocks
     assert content[64:67] == b"abc"
     assert content[128:152] == matrix.tobytes()
-    assert content[-1:] == b"z"
-    assert content.count(0) == 200_000 - 4 - sum(byte != 0 for byte in matrix.tobytes())
+    assert content[199_999:] == b"z" + bytes(64)
+    assert content.count(0) == 200_064 - 4 - sum(byte != 0 for byte in matrix.tobytes())
 
 
 @pytest.mark.parametrize(
-    "blocks", [[(64, b"ab"), (65, b"c")], [(4159, b"ab")], [(-1, b"a")], [(0, b"ab"), (0, b"c")]]
+    "blocks", [[(64, b"ab"), (65, b"c")], [(4223, b"ab")], [(-1, b"a")], [(0, b"ab"), (0, b"c")]]
 )
 def test_weights_that_do_not_fit(toy: Path, tmp_path: Path, blocks: list[WeightBlock]) -> None:
     manifest = toy_manifest(toy_plan(), "x86_64")

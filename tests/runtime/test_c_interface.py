@@ -100,7 +100,7 @@ def test_misuse_gives_an_error_text(toy: Path, tmp_path: Path) -> None:
     short = tmp_path / "short"
     short.write_bytes(b"x")
     assert c.dll.toy_open(bytes(short), ctypes.byref(model)) == 1002
-    assert "has 1 bytes, expected 4160" in c.error().replace("have", "has")
+    assert "has 1 bytes, expected 4224" in c.error().replace("have", "has")
     assert c.dll.toy_open(None, ctypes.byref(model)) == 1001
     assert c.dll.toy_open(bytes(toy / "weights.bin"), None) == 1001
     assert c.dll.toy_open(bytes(toy / "weights.bin"), ctypes.byref(model)) == 0

@@ -6,8 +6,9 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import pytest
-from toy_model import HOST, build_toy
+from toy_model import HOST, WEIGHTS, build_toy
 
 from planish.targets.linking import find_toolchain
 from planish.targets.model_source import RUNTIME
@@ -17,13 +18,15 @@ AARCH64 = "aarch64-linux-gnu"
 
 
 def check(folder: Path, keep: bool, triple: str, *emulator: str) -> None:
-    toy = build_toy(folder / "toy", folder / "work", triple=triple, keep_subnormals=keep)
-    zeros, program = folder / "zeros", folder / "program"
-    zeros.write_bytes(bytes((toy / "weights.bin").stat().st_size))
+    zeros = np.zeros_like(WEIGHTS)
+    toy = build_toy(
+        folder / "toy", folder / "work", triple=triple, keep_subnormals=keep, weights=zeros
+    )
+    program = folder / "program"
     command = [*find_toolchain(triple).command, "-std=c11", "-O1", "-Wall", "-Wextra", "-Werror"]
     command += [f"-I{RUNTIME}", f"-I{toy}", str(SOURCE), "-o", str(program), f"{toy}/libtoy.so"]
     subprocess.run([*command, f"-Wl,-rpath,{toy}"], check=True)
-    command = [*emulator, str(program), str(zeros), str(int(keep))]
+    command = [*emulator, str(program), str(toy / "weights.bin"), str(int(keep))]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from planish.artefact.format import KernelInfo, Manifest, TensorInfo
+from planish.artefact.sealing import seal
 from planish.artefact.writing import write_artefact
 from planish.targets.linking import architecture_of, find_toolchain, link_library
 from planish.targets.plan import Arg, Call, Group, ModelPlan, TensorSpec
@@ -107,12 +108,15 @@ def build_toy(
     defines: Sequence[str] = (),
     more_weights: int = 0,
     keep_subnormals: bool = False,
+    weights: np.ndarray = WEIGHTS,
 ) -> Path:
     """Compile, link and write the artefact; gives its folder."""
     plan = toy_plan(features=features, more_weights=more_weights)
     plan = replace(plan, keep_subnormals=keep_subnormals)
     objects = [compile_kernels(work, triple, *defines)]
+    digest, blocks = seal([(128, weights.data)], plan.weights_bytes)
+    plan = replace(plan, weights_digest=digest)
     library, header = link_library(plan, objects, work, triple=triple)
     manifest = toy_manifest(plan, architecture_of(triple))
-    write_artefact(folder, manifest, library=library, header=header, weights=[(128, WEIGHTS.data)])
+    write_artefact(folder, manifest, library=library, header=header, weights=blocks)
     return folder
