@@ -146,7 +146,7 @@ def _home(function: Callable[..., Any]) -> str:
 def load_pass(text: str) -> CustomPass:
     """What `module:attribute[@after=NAME]`, or an entry point's name in its place, stands for."""
     spec, _, where = text.partition("@")
-    found = _load(spec, PASS_GROUP, "--pass my_module:my_pass, or the name of an installed pass")
+    found = _load(spec, PASS_GROUP, "my_module:my_pass, or the name of an installed pass")
     if not where:
         return found  # type: ignore[no-any-return]
     side, equals, name = where.partition("=")
@@ -168,7 +168,9 @@ def custom_ops(given: Sequence[CustomOp | str]) -> list[CustomOp]:
     """
     points = [(_spell(p), _loaded(p.load, p.value, _spell(p))) for p in _points(OP_GROUP)]
     named = [
-        (op, _load(op, OP_GROUP, "--op my_module:my_op")) if isinstance(op, str) else ("", op)
+        (op, _load(op, OP_GROUP, "my_module:my_op, or the name of an installed op"))
+        if isinstance(op, str)
+        else ("", op)
         for op in given
     ]
     found: dict[str, CustomOp] = {}

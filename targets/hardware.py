@@ -12,6 +12,7 @@ import llvmlite.binding as llvm
 
 from planish.ir.errors import TargetError
 from planish.ir.target import Target
+from planish.ir.wording import spell_option
 from planish.targets.runtime.cpu_features import required_features
 
 KIB, MIB = 1 << 10, 1 << 20
@@ -127,7 +128,7 @@ def detect_host() -> Target:
         return host_from(_ARM, _aarch64_features(cpuinfo), Path("/sys"), usable_cores())
     raise TargetError(
         f"planish compiles for x86_64 and aarch64, and this machine is {machine}; "
-        "name another machine's target with --target"
+        f"name another machine's target with {spell_option('target')}"
     )
 
 

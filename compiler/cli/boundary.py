@@ -26,6 +26,7 @@ from planish.ir.errors import (
     PlanishNote,
     ScheduleError,
 )
+from planish.ir.wording import on_command_line
 from planish.verdict import VerificationFailed
 
 Params = ParamSpec("Params")
@@ -47,7 +48,7 @@ def guarded(command: Callable[Params, None]) -> Callable[Params, None]:
     def run(*args: Params.args, **kwargs: Params.kwargs) -> None:
         as_json = bool(kwargs.get("as_json"))
         try:
-            with _noted():
+            with _noted(), on_command_line():
                 command(*args, **kwargs)
         except typer.Exit:  # the command has told all there is to tell
             raise

@@ -16,6 +16,7 @@ from planish.ir.limits import computed_excess
 from planish.ir.onnx.emitter import Emitter
 from planish.ir.onnx.storage import Storage
 from planish.ir.types import DType, TensorType
+from planish.ir.wording import fix_by_dims
 
 #: What a converter returns: its outputs in ONNX's order; None for one it cannot give.
 Outputs: TypeAlias = "Value | Sequence[Value | None]"
@@ -101,7 +102,7 @@ class Call:
         found = []
         for size in self.sizes(index, role):
             if isinstance(size, Dim):
-                raise UnsupportedModel(f"its operand '{role}' depends on {size}; fix it by --dim")
+                raise UnsupportedModel(f"its operand '{role}' depends on {size}; {fix_by_dims()}")
             found.append(size)
         return tuple(found)
 
@@ -118,7 +119,7 @@ class Call:
     def static_shape(self, value: Value) -> tuple[int, ...]:
         """The shape of `value` where the conversion needs numbers."""
         if not value.type.is_static:
-            raise UnsupportedModel(f"needs a static shape, got {value.type}; fix it by --dim")
+            raise UnsupportedModel(f"needs a static shape, got {value.type}; {fix_by_dims()}")
         return value.type.static_shape
 
     def declared_shape(self, index: int) -> DeclaredShape:

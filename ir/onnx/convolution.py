@@ -10,6 +10,7 @@ from planish.ir.errors import InvalidModel, UnsupportedModel
 from planish.ir.graph import Value
 from planish.ir.onnx.call import Call
 from planish.ir.onnx.linear import without_zero_point
+from planish.ir.wording import fix_by_dims
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +56,7 @@ def window_of(call: Call, kernel: Sequence[int], spatial: Sequence[DimLike]) -> 
     totals = []
     for axis, dim in enumerate(spatial):
         if not isinstance(dim, int):
-            raise UnsupportedModel(f"pads the dynamic dimension {dim} by auto_pad; fix it by --dim")
+            raise UnsupportedModel(f"pads the dynamic dimension {dim} by auto_pad; {fix_by_dims()}")
         steps = -(-dim // strides[axis])
         totals.append(max(0, (steps - 1) * strides[axis] + window.reach(axis) - dim))
     before, after = _halves(totals, mode == "SAME_UPPER")

@@ -12,6 +12,7 @@ from planish.ir.graph import Attrs, Constant, Node, Result, Value, constant
 from planish.ir.limits import computed_excess, excess
 from planish.ir.onnx.sizes import Sizes, Undecided, evaluate, sizes_value
 from planish.ir.reference import run_node
+from planish.ir.wording import fix_by_dims
 
 
 class Emitter:
@@ -95,7 +96,7 @@ class Emitter:
             dims = sorted({str(d) for value in sizes for d in value.contents.flat})
             raise UnsupportedModel(
                 f"computes {node.op} on the size of a dynamic dimension ({', '.join(dims)}); "
-                f"fix it by --dim"
+                f"{fix_by_dims()}"
             ) from None
         return sizes_value(contents, node.output.type.dtype)
 

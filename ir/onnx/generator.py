@@ -13,6 +13,7 @@ from planish.ir.onnx.call import Call, product
 from planish.ir.onnx.sizes import sizes_value
 from planish.ir.onnx.storage import dtype_of
 from planish.ir.types import DType, TensorType
+from planish.ir.wording import fix_by_dims
 
 
 def constant_node(call: Call) -> Value:
@@ -67,13 +68,13 @@ def number_range(call: Call) -> Value:
         first, step = (np.asarray(bound).astype(dtype.numpy) for bound in (start, delta))
         return constant(np.asarray(first + steps * step, dtype.numpy))
     if isinstance(start, float) or isinstance(limit, float) or isinstance(delta, float):
-        raise UnsupportedModel(f"its length depends on {start} and {limit}; fix them by --dim")
+        raise UnsupportedModel(f"its length depends on {start} and {limit}; {fix_by_dims('them')}")
     length = dim_max(0, -((start - limit) // delta))
     ones = call.broadcast(call.scalar(1, dtype), (length,))
     positions = call.emit("cumsum", ones, axis=0, exclusive=True, reverse=False)
     scaled = call.emit("mul", positions, call.scalar(delta, dtype))
     if isinstance(start, Dim):
-        raise UnsupportedModel(f"starts at {start}; fix it by --dim")
+        raise UnsupportedModel(f"starts at {start}; {fix_by_dims()}")
     return call.emit("add", scaled, call.scalar(start, dtype))
 
 

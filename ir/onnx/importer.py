@@ -40,6 +40,7 @@ from planish.ir.onnx.suggestions import try_sizes
 from planish.ir.onnx.table import converter_of
 from planish.ir.onnx.unknown import spell_node, tell_refused, unknown_ops, why_unknown
 from planish.ir.types import TensorType
+from planish.ir.wording import fix_by_dims
 
 
 def import_model(
@@ -175,7 +176,8 @@ class _Importer:
         except InvalidGraph as error:
             if not self._open_dimensions(frame, node):
                 raise InvalidModel(f"{spell_node(node, label)}: {error}") from None
-            reason = f"{error}, for all sizes of its dynamic dimensions; fix them by --dim"
+            open_ones = "for all sizes of its dynamic dimensions"
+            reason = f"{error}, {open_ones}; {fix_by_dims('them')}"
             self._refuse(spell_node(node, label), reason)
             self._bind(frame, node, [None] * len(node.output))
 

@@ -1,14 +1,14 @@
-"""Types of a model's inputs, with symbolic dimensions fixed by the user's --dim and --shape."""
+"""Types of a model's inputs, with symbolic dimensions fixed by the user's dims and shapes."""
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping, Sequence
 
 from planish.ir.dim import Dim, DimLike
 from planish.ir.errors import InvalidModel, UnsupportedModel, note
 from planish.ir.onnx.declared import Declared
 from planish.ir.types import TensorType
+from planish.ir.wording import spell_dims, spell_shape
 
 
 def input_types(
@@ -60,7 +60,7 @@ def tell_open(left: Sequence[Declared], sizes: Mapping[str, int]) -> Unsupported
         several = len(shapeless) > 1
         told.append(
             f"input{'s' if several else ''} {', '.join(shapeless)} {'have' if several else 'has'} "
-            f"no shape in the model; give one, e.g. --shape {name}=1,3,224,224"
+            f"no shape in the model; give one, e.g. {spell_shape(name, (1, 3, 224, 224))}"
         )
     named = [entry for entry in left if entry.open]
     if named:
@@ -68,19 +68,14 @@ def tell_open(left: Sequence[Declared], sizes: Mapping[str, int]) -> Unsupported
             f"{', '.join(map(repr, entry.open))} of input '{entry.name}'" for entry in named
         )
         names = dict.fromkeys(name for entry in named for name in entry.open)
-        flags = " ".join(f"--dim {_quoted(f'{name}={sizes[name]}')}" for name in names)
+        fixing = spell_dims({name: sizes[name] for name in names})
         first = named[0]
-        shape = ",".join(str(sizes.get(str(dim), dim)) for dim in first.dims or ())
+        shape = [sizes.get(str(dim), dim) for dim in first.dims or ()]
         told.append(
-            f"the model leaves dimensions open: {where}. Fix each, e.g. {flags}, "
-            f"or whole inputs, e.g. --shape {_quoted(f'{first.name}={shape}')}"
+            f"the model leaves dimensions open: {where}. Fix each, e.g. {fixing}, "
+            f"or whole inputs, e.g. {spell_shape(first.name, shape)}"
         )
     return UnsupportedModel("; ".join(told))
-
-
-def _quoted(text: str) -> str:
-    """The text as a shell takes it for one argument."""
-    return shlex.quote(text)
 
 
 def _sizes(
@@ -89,12 +84,12 @@ def _sizes(
     """Name → size of every dimension that `dims` or `shapes` fix."""
     _check_names(declared, dims, shapes)
     sizes = dict(dims)
-    source = {name: f"--dim {name}={size}" for name, size in dims.items()}
+    source = {name: spell_dims({name: size}) for name, size in dims.items()}
     for entry in declared:
         if entry.name not in shapes:
             continue
         shape = tuple(shapes[entry.name])
-        spelled = f"--shape {entry.name}={','.join(map(str, shape))}"
+        spelled = spell_shape(entry.name, shape)
         if any(size < 0 for size in shape):
             raise InvalidModel(f"{spelled}: a dimension is at least 0")
         if entry.dims is not None and len(entry.dims) != len(shape):
@@ -125,28 +120,27 @@ def _check_names(
     for name in shapes:
         if name not in inputs:
             raise InvalidModel(
-                f"--shape {name}=…: the model has no such input; its inputs are "
+                f"{spell_shape(name)}: the model has no such input; its inputs are "
                 f"{', '.join(map(repr, inputs)) or 'none'}"
             )
     fixed = {f"{e.name}.{i}": d for e in declared for i, d in enumerate(e.dims or ())}
     names = sorted({name for entry in declared for name in entry.open})
     for name, size in dims.items():
+        spelled = spell_dims({name: size})
         if size < 0:
-            raise InvalidModel(f"--dim {name}={size}: a dimension is at least 0")
+            raise InvalidModel(f"{spelled}: a dimension is at least 0")
         if name in names:
             continue
         if isinstance(fixed.get(name), int):
             if fixed[name] == size:
                 continue
-            raise InvalidModel(
-                f"--dim {name}={size}, but that dimension is {fixed[name]} in the model"
-            )
+            raise InvalidModel(f"{spelled}, but that dimension is {fixed[name]} in the model")
         if not names and all(entry.dims is not None for entry in declared):
             # One command line for many models: for one of fixed shapes it asks for nothing.
-            note(f"--dim {name}={size} changes nothing: the model leaves no dimension open")
+            note(f"{spelled} changes nothing: the model leaves no dimension open")
             continue
         raise InvalidModel(
-            f"--dim {name}={size}: the model has no such dimension; its open dimensions are "
+            f"{spelled}: the model has no such dimension; its open dimensions are "
             f"{', '.join(map(repr, names)) or 'none'}"
         )
 

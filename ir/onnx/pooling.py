@@ -9,6 +9,7 @@ from planish.ir.errors import UnsupportedModel
 from planish.ir.graph import Value
 from planish.ir.onnx.call import Call
 from planish.ir.onnx.convolution import Window, window_of
+from planish.ir.wording import fix_by_dims
 
 
 def max_pool(call: Call) -> Value:
@@ -93,7 +94,7 @@ def _ceiled(window: Window, spatial: Sequence[DimLike]) -> tuple[int, ...]:
     after = []
     for axis, dim in enumerate(spatial):
         if not isinstance(dim, int):
-            raise UnsupportedModel(f"ceil_mode on the dynamic dimension {dim}; fix it by --dim")
+            raise UnsupportedModel(f"ceil_mode on the dynamic dimension {dim}; {fix_by_dims()}")
         front, stride, reach = window.before[axis], window.strides[axis], window.reach(axis)
         steps = -(-(dim + front + window.after[axis] - reach) // stride) + 1
         if (steps - 1) * stride >= dim + front:

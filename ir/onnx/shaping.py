@@ -10,6 +10,7 @@ from planish.ir.errors import InvalidModel, UnsupportedModel
 from planish.ir.graph import Value
 from planish.ir.onnx.call import Call, product
 from planish.ir.ops.shapes import broadcast
+from planish.ir.wording import fix_by_dims
 
 
 def reshape(call: Call) -> Value:
@@ -128,7 +129,7 @@ def _split(call: Call, sizes: Sequence[int] | None, parts: int) -> list[Value | 
 def _equal_parts(call: Call, dim: DimLike, parts: int) -> list[int]:
     """Sizes of parts, of which the last may be smaller."""
     if isinstance(dim, Dim):
-        raise UnsupportedModel(f"splits the dynamic dimension {dim}; fix it by --dim")
+        raise UnsupportedModel(f"splits the dynamic dimension {dim}; {fix_by_dims()}")
     size = -(-dim // max(1, parts))
     if parts < 1 or size * (parts - 1) > dim:
         raise InvalidModel(f"node '{call.label}' (Split) splits {dim} elements into {parts} parts")

@@ -8,6 +8,7 @@ from planish.ir.dim import Dim, DimLike, dim_max, dim_min
 from planish.ir.errors import InvalidModel, UnsupportedModel
 from planish.ir.graph import Value
 from planish.ir.onnx.call import Call
+from planish.ir.wording import fix_by_dims
 
 # Exporters write "to the end" as the largest int32 or int64, or as 10⁹ (jax2tf); a symbolic
 # dimension cannot be compared with those, but no real one is as large.
@@ -77,7 +78,7 @@ def _clamp(bound: DimLike, low: int, high: DimLike, dim: DimLike) -> DimLike:
             bound = bound + dim
     elif bound.lo is None or bound.lo < 0:
         if bound.hi is None or bound.hi >= 0:
-            raise UnsupportedModel(f"slices at {bound}, whose sign is open; fix it by --dim")
+            raise UnsupportedModel(f"slices at {bound}, whose sign is open; {fix_by_dims()}")
         bound = bound + dim
     return dim_max(low, dim_min(bound, high))
 

@@ -1,4 +1,4 @@
-"""Inputs with open dimensions, --dim and --shape, and shapes that stay symbolic."""
+"""Inputs with open dimensions, fixed by name or shape, and shapes that stay symbolic."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from onnx_models import compare, model, node, value
 from planish.ir.errors import InvalidModel, UnsupportedModel
 from planish.ir.onnx import import_model
 from planish.ir.reference import evaluate
+from planish.ir.wording import on_command_line
 
 RNG = np.random.default_rng(3)
 
@@ -34,32 +35,37 @@ def test_shape_fixes_the_names_of_other_inputs():
     assert [v.type.shape for v in graph.inputs] == [(4, 3, 7), (4, 1, 1)]
 
 
-def test_open_dimensions_are_listed_with_the_flags():
+def test_open_dimensions_are_listed_with_the_options():
     with pytest.raises(UnsupportedModel) as error:
         import_model(two_inputs())
     message = str(error.value)
     assert "'batch', 'a.2' of input 'a'; 'batch' of input 'b'" in message
-    assert "--dim batch=1 --dim a.2=128" in message
-    assert "--shape a=1,3,128" in message
+    assert "dims={'batch': 1, 'a.2': 128}" in message
+    assert "shapes={'a': (1, 3, 128)}" in message
+    assert "--" not in message
+    with on_command_line(), pytest.raises(UnsupportedModel) as error:
+        import_model(two_inputs())
+    assert "e.g. --dim batch=1 --dim a.2=128, or" in str(error.value)
+    assert str(error.value).endswith("e.g. --shape a=1,3,128")
 
 
 @pytest.mark.parametrize(
     ("how", "message"),
     [
         ({"dims": {"batches": 1}}, "no such dimension; its open dimensions are 'a.2', 'batch'"),
-        ({"dims": {"a.1": 4}}, "--dim a.1=4, but that dimension is 3 in the model"),
-        ({"dims": {"batch": -1}}, "--dim batch=-1: a dimension is at least 0"),
+        ({"dims": {"a.1": 4}}, r"dims=\{'a.1': 4\}, but that dimension is 3 in the model"),
+        ({"dims": {"batch": -1}}, r"dims=\{'batch': -1\}: a dimension is at least 0"),
         ({"shapes": {"c": (1,)}}, "no such input; its inputs are 'a', 'b'"),
         ({"shapes": {"a": (1, 4, 1)}}, "dimension 1 of input 'a' is 3 in the model"),
         ({"shapes": {"a": (1, 3)}}, r"has 2 dimensions, but .* 'a' 3: \[batch, 3, a.2\]"),
         ({"shapes": {"a": (1, 3, -2)}}, "a dimension is at least 0"),
         (
             {"shapes": {"a": (1, 3, 2), "b": (2, 1, 1)}},
-            "--shape b=2,1,1 makes dimension 'batch' 2, but --shape a=1,3,2 makes it 1",
+            r"'b': \(2, 1, 1\)\} makes dimension 'batch' 2, but shapes=.*, 2\)\} makes it 1",
         ),
         (
             {"dims": {"batch": 3}, "shapes": {"a": (1, 3, 2)}},
-            "--shape a=1,3,2 makes dimension 'batch' 1, but --dim batch=3 makes it 3",
+            r"\(1, 3, 2\)\} makes dimension 'batch' 1, but dims=\{'batch': 3\} makes it 3",
         ),
     ],
 )
@@ -79,7 +85,9 @@ def test_unknown_sizes_of_exporters_are_anonymous():
 
 def test_input_without_a_shape():
     proto = model([node("Relu", "x", "y")], [value("x", None)], ["y"])
-    with pytest.raises(UnsupportedModel, match=r"'x' has no shape in the model; .* --shape x="):
+    with pytest.raises(
+        UnsupportedModel, match=r"'x' has no shape in the model; .* shapes=.'x': .1, "
+    ):
         import_model(proto)
     assert import_model(proto, shapes={"x": (2,)}).outputs[0].type.shape == (2,)
 
@@ -164,5 +172,5 @@ def test_rules_that_hold_for_some_sizes_only():
     proto = model(
         [node("Add", "a b", "y", name="n")], [value("a", ["p"]), value("b", ["q"])], ["y"]
     )
-    with pytest.raises(UnsupportedModel, match=r"node 'n' .*for all sizes .* fix them by --dim"):
+    with pytest.raises(UnsupportedModel, match=r"node 'n' .*for all sizes .* fix them by dims="):
         import_model(proto, dynamic=True)

@@ -9,6 +9,7 @@ from onnx_models import model, node, value
 
 from planish.ir.errors import InvalidModel, PlanishNote, UnsupportedModel
 from planish.ir.onnx import import_model, suggest_sizes
+from planish.ir.wording import on_command_line
 
 RNG = np.random.default_rng(4)
 
@@ -45,7 +46,7 @@ def test_sizes_that_make_sense(proto, sizes):
     with pytest.raises(UnsupportedModel) as error:
         import_model(proto)
     for name, size in sizes.items():
-        assert f"{name}={size}" in str(error.value)
+        assert f"{name!r}: {size}" in str(error.value)
 
 
 @pytest.mark.parametrize("side", [28, 32, 64, 256, 299])
@@ -55,9 +56,7 @@ def test_sizes_fit_the_weights_behind_a_flatten(side):
     proto = model(nodes, [value("x", ["batch", 3, "h", "w_"])], ["y"], weights)
     sizes = suggest_sizes(proto)
     assert sizes == {"batch": 1, "h": side, "w_": side}
-    with pytest.raises(
-        UnsupportedModel, match=f"--dim h={side} --dim w_={side}, or whole inputs, "
-    ):
+    with pytest.raises(UnsupportedModel, match=f"'h': {side}, 'w_': {side}}}, or whole inputs, "):
         import_model(proto)
     assert import_model(proto, dims=sizes).outputs[0].type.shape == (1, 5)
 
@@ -73,13 +72,13 @@ def test_sizes_fit_learned_positions():
 def test_sizes_are_asked_for_what_is_left():
     proto = relu(["batch", 3, "height", "width"])
     assert suggest_sizes(proto, dims={"height": 64}) == {"batch": 1, "width": 224}
-    with pytest.raises(UnsupportedModel, match="--shape x=1,3,64,224") as error:
+    with pytest.raises(UnsupportedModel, match=r"shapes=\{'x': \(1, 3, 64, 224\)\}") as error:
         import_model(proto, dims={"height": 64})
     assert "'batch', 'width' of input 'x'" in str(error.value)
 
 
 def test_names_are_quoted_for_a_shell():
-    with pytest.raises(UnsupportedModel, match="--dim 'my batch=1'"):
+    with on_command_line(), pytest.raises(UnsupportedModel, match="--dim 'my batch=1'"):
         import_model(relu(["my batch", 3]))
 
 
@@ -102,7 +101,7 @@ def test_unsupported_ops_are_told_before_sizes_are_asked_for(shape, how):
     assert message.startswith("3 parts of the model cannot be compiled:")
     for part in ("'first' (StringConcat)", "'second' (NoSuchOp)", "'third' (my.domain.Custom)"):
         assert f"node {part}: this op is not supported" in message
-    assert "--dim" not in message
+    assert "dims" not in message
     assert "dead" not in message
 
 
@@ -121,22 +120,23 @@ def test_input_without_a_shape():
     proto = model([node("Add", "x z", "y")], [value("x", None), value("z", ["n"])], ["y"])
     with pytest.raises(UnsupportedModel) as error:
         import_model(proto)
-    assert "input 'x' has no shape in the model; give one, e.g. --shape x=1,3,224,224" in str(
-        error.value
+    assert (
+        "input 'x' has no shape in the model; give one, e.g. shapes={'x': (1, 3, 224, 224)}"
+        in str(error.value)
     )
-    assert "'n' of input 'z'. Fix each, e.g. --dim n=1" in str(error.value)
+    assert "'n' of input 'z'. Fix each, e.g. dims={'n': 1}" in str(error.value)
     graph = import_model(proto, shapes={"x": (2, 4)}, dims={"n": 4})
     assert graph.outputs[0].type.shape == (2, 4)
 
 
 def test_a_dim_of_a_static_model_is_a_note():
     proto = relu([2, 3])
-    with pytest.warns(PlanishNote, match="--dim batch=4 changes nothing: the model leaves no dim"):
+    with pytest.warns(PlanishNote, match=r"dims=\{'batch': 4\} changes nothing: the model "):
         graph = import_model(proto, dims={"batch": 4})
     assert graph.inputs[0].type.shape == (2, 3)
     # The size that it has is no contradiction, another is.
     assert import_model(proto, dims={"x.0": 2}).inputs[0].type.shape == (2, 3)
-    with pytest.raises(InvalidModel, match=r"--dim x.0=4, but that dimension is 2 in the model"):
+    with pytest.raises(InvalidModel, match=r"dims=\{'x.0': 4\}, but that dimension is 2 in"):
         import_model(proto, dims={"x.0": 4})
 
 
