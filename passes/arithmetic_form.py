@@ -1,4 +1,8 @@
-"""Chains of arithmetic with numbers, read as polynomials of the values that they start from."""
+"""Chains of arithmetic with numbers, read as polynomials of the values that they start from.
+
+Only where the chain computes its polynomial but for the usual roundings: a number that another one
+cancels has rounded what it was added to, and a large or small one may have over- or underflowed.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +18,8 @@ Terms = Mapping[tuple[int, ...], float]
 #: Steps back through arithmetic at most; the longest known spelling of an activation has nine.
 _LONGEST = 32
 _HIGHEST_DEGREE = 4
+#: Coefficients of all that is on the way, least and largest: those of no activation are beyond.
+_LEAST, _LARGEST = 2.0**-8, 2.0**4
 _ARITHMETIC = frozenset(("add", "sub", "mul", "div", "neg", "pow"))
 
 
@@ -26,9 +32,9 @@ class Form:
 
     def equals(self, terms: Terms, tolerance: float) -> bool:
         """True if all coefficients are within `tolerance`, relative, of the given ones."""
-        found = {power: number for power, number in self.terms.items() if number != 0}
-        return found.keys() == terms.keys() and all(
-            math.isclose(number, terms[power], rel_tol=tolerance) for power, number in found.items()
+        return self.terms.keys() == terms.keys() and all(
+            math.isclose(number, terms[power], rel_tol=tolerance)
+            for power, number in self.terms.items()
         )
 
 
@@ -65,7 +71,7 @@ def polynomial(root: Value, variables: Sequence[Value]) -> Form | None:
             stack += missing
             continue
         terms = _RULES[found.node.op](*(done[value] for value in found.node.inputs))
-        if terms is None:
+        if terms is None or not all(_LEAST <= abs(c) <= _LARGEST for c in terms.values()):
             return None
         nodes.append(found.node)
         done[found] = terms
@@ -86,8 +92,11 @@ def sources(root: Value) -> Iterator[Value]:
             queue += new
 
 
-def _added(a: Terms, b: Terms, sign: float = 1.0) -> Terms:
-    return {p: a.get(p, 0.0) + sign * b.get(p, 0.0) for p in (*a, *b)}
+def _added(a: Terms, b: Terms, sign: float = 1.0) -> Terms | None:
+    """The sum; None where terms cancel."""
+    total = {p: a.get(p, 0.0) + sign * b.get(p, 0.0) for p in (*a, *b)}
+    kept = all(2 * abs(c) >= max(abs(a.get(p, 0.0)), abs(b.get(p, 0.0))) for p, c in total.items())
+    return total if kept else None
 
 
 def _multiplied(a: Terms, b: Terms) -> Terms | None:

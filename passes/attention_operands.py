@@ -12,8 +12,10 @@ from planish.ir.graph import Attr, Constant, Node, Result, Value
 from planish.ir.op import OpKind
 from planish.ir.ops import op_def
 from planish.ir.ops.attention import Sizes, Strides
+from planish.ir.types import DType
 from planish.passes.pattern import Match, op
-from planish.passes.rewrite import Rule
+from planish.passes.rewrite import Refusal, Rule
+from planish.passes.rounding import refuse_factor
 
 
 def producer(found: Value, name: str) -> Node | None:
@@ -36,6 +38,11 @@ def scaled(node: Node) -> tuple[Value, float] | None:
     return None
 
 
+def refuse_scale(scale: float, dtype: DType) -> Refusal | None:
+    """Why an attention must not scale its scores by so much in place of what it reads."""
+    return refuse_factor(np.array([scale]), dtype)
+
+
 def _attention(node: Node, inputs: Sequence[Value], **changed: Attr) -> Value:
     return make_node("attention", inputs, {**node.attrs, **changed}).output
 
@@ -51,8 +58,10 @@ def _through_operand(match: Match) -> Value | None:
         inputs = [*node.inputs]
         factor = scaled(operand.node) if name in "qk" else None
         if factor is not None:
-            inputs[number] = factor[0]
-            return _attention(node, inputs, scale=node.attrs["scale"] * factor[1])
+            scale = node.attrs["scale"] * factor[1]
+            if refuse_scale(scale, operand.type.dtype) is None:
+                inputs[number] = factor[0]
+                return _attention(node, inputs, scale=scale)
         strides = _behind(operand.node, node.attrs[name], extents)
         if strides is not None:
             inputs[number] = operand.node.inputs[0]

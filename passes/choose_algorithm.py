@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from planish.ir.builder import emit
 from planish.ir.graph import Constant, Graph, Node, Value, constant
 from planish.ir.ops.winograd import (
@@ -17,6 +19,8 @@ from planish.ir.types import DType
 from planish.passes.pattern import Match, const, op, value
 from planish.passes.rewrite import Refusal, Rule, rewrite
 
+#: Weights that are larger, or not finite, stay: in sums of products infinities would meet.
+_LARGEST = 2.0**60
 #: How many times as fast as the direct sum Winograd's algorithm must be by the estimate.
 _GAIN = 1.1
 #: Bytes a cycle that a core reads from L3, and that all cores together read from memory.
@@ -45,7 +49,10 @@ def choose_algorithm(graph: Graph, target: Target) -> Graph:
         gain = _gain(match.root, target, resident)
         if gain < _GAIN:
             return Refusal(f"{gain:.2f} times as fast by the estimate, {_GAIN} are needed")
-        u = constant(transformed_weights(match.data("w")), match["w"].name)
+        exact = transformed_weights(match.data("w").astype(np.float64))
+        if not np.abs(exact).max(initial=0.0) < _LARGEST:
+            return Refusal("sums of large weights would overflow")
+        u = constant(exact.astype(match.data("w").dtype), match["w"].name)
         return emit("winograd_conv", match["x"], u)
 
     pattern = op("blocked_conv", value("x"), const("w"), where=_is_possible)

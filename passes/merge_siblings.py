@@ -212,7 +212,7 @@ def _joined(constants: Sequence[Value], plan: _Plan) -> Constant:
     """The constants of all siblings side by side."""
     rank = plan.chains[0][0].output.type.rank
     data = [_data(found).reshape(-1) for found in constants]
-    if all(part.size == 1 and part == data[0] for part in data):
+    if all(part.size == 1 and part.tobytes() == data[0].tobytes() for part in data):
         return constant(data[0].reshape(()))  # stays a number in the kernel
     parts = [np.broadcast_to(part, (width,)) for part, width in zip(data, plan.widths)]
     shape = (-1, *(1,) * (rank - 1 - plan.axis))

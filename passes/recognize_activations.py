@@ -12,16 +12,23 @@ from planish.ir.ops.activation import GELU_CUBIC, GELU_SLOPE
 from planish.ir.target import Target
 from planish.ir.types import DType
 from planish.passes.arithmetic_form import Form, Terms, number_of, polynomial, sources
-from planish.passes.pattern import AnyConstant, Match, const, op, value
+from planish.passes.pattern import AnyConstant, Match, Operation, Pattern, const, op, value
 from planish.passes.rewrite import Refusal, Rule, rewrite
 
-#: How far a factor may be from the exact one, relative: what rounding to the type leaves, and, for
-#: float32, the four digits of 0.7071, which move a GELU by less than 3e-6.
+#: How far a factor may be from the exact one, relative: what rounding it to the type leaves …
 _NEAR = {
     DType.FLOAT64: 1e-12,
-    DType.FLOAT32: 2e-5,
-    DType.FLOAT16: 1e-3,
-    DType.BFLOAT16: 8e-3,
+    DType.FLOAT32: 5e-7,
+    DType.FLOAT16: 7e-4,
+    DType.BFLOAT16: 3e-3,
+}
+#: … and inside erf, tanh and sigmoid, where factors are products of two, and 1/√2 is written with
+#: four digits too: 0.7071 moves a GELU of float32 by less than 3e-6.
+_NEAR_INSIDE = {
+    DType.FLOAT64: 1e-12,
+    DType.FLOAT32: 1e-5,
+    DType.FLOAT16: 1.2e-3,
+    DType.BFLOAT16: 6e-3,
 }
 
 
@@ -34,8 +41,8 @@ def recognize_activations(graph: Graph, target: Target) -> Graph:
 
     The arithmetic is compared as a polynomial of x and of the one step that is none (erf, tanh,
     sigmoid or a clipped line), so that the order of factors and where numbers stand do not matter.
-    A hard sigmoid stays arithmetic: weights before it take its line. Up to rounding, and where
-    exp(x) overflows, which softplus does not.
+    A hard sigmoid stays arithmetic: weights before it take its line. Up to rounding: so
+    log(1 + exp(x)), which overflows as exp(x) does, is a softplus only before the tanh of Mish.
     """
     return rewrite(graph, _RULES)
 
@@ -90,9 +97,10 @@ def _smooth(root: Node, inner: Result, near: float) -> Value | None:
     spellings = [spelling for spelling in _SPELLINGS if spelling.inner == inner.node.op]
     if not spellings:
         return None
+    inside = _NEAR_INSIDE[root.output.type.dtype]
     for x, line, whole in _readings(root, inner, inner.node.inputs[0]):
         for spelling in spellings:
-            if line.equals(spelling.line, near) and whole.equals(spelling.whole, near):
+            if line.equals(spelling.line, inside) and whole.equals(spelling.whole, near):
                 nodes = (*whole.nodes, inner.node, *line.nodes)
                 return emit(spelling.op, x, provenance=_names(nodes), **spelling.attrs)
     return None
@@ -191,18 +199,31 @@ def _one() -> AnyConstant:
     return const("one", lambda c: number_of(c) == 1)
 
 
+def _softplus_of(inner: Pattern) -> tuple[Operation, ...]:
+    """The spellings of log(1 + exp(inner))."""
+    powers = op("exp", inner)
+    sum_ = op("add", powers, _one(), commutative=True)
+    return op("softplus", inner), op("log", sum_), op("log1p", powers)
+
+
+def _halves(tail: Operation) -> Rule:
+    """max(x, 0) + softplus(-|x|), where no power overflows."""
+    pattern = op("add", op("relu", _X), tail, commutative=True)
+    return Rule(f"softplus by halves, {tail.ops[0]}", pattern, _on_x("softplus"))
+
+
+def _mish(softplus: Operation) -> Rule:
+    pattern = op("mul", _X, op("tanh", softplus), commutative=True)
+    return Rule(f"mish by {softplus.ops[0]}", pattern, _on_x("mish"))
+
+
 _X = value("x")
-_ONE_PLUS_EXP = op("add", op("exp", _X), _one(), commutative=True)
 _ONE_PLUS_INVERSE = op("add", op("exp", op("neg", _X)), _one(), commutative=True, single_use=True)
-_TAIL = op("softplus", op("neg", op("abs", _X)))
-_HALVES = op("add", op("relu", _X), _TAIL, commutative=True)
 
 _RULES: tuple[Rule, ...] = (
     Rule("sigmoid of its parts", op("reciprocal", _ONE_PLUS_INVERSE), _on_x("sigmoid")),
     Rule("sigmoid as divisor", op("div", value("y"), _ONE_PLUS_INVERSE), _quotient),
-    Rule("softplus of its parts", op("log", _ONE_PLUS_EXP), _on_x("softplus")),
-    Rule("softplus by log1p", op("log1p", op("exp", _X)), _on_x("softplus")),
-    Rule("softplus by halves", _HALVES, _on_x("softplus")),
-    Rule("mish", op("mul", _X, op("tanh", op("softplus", _X)), commutative=True), _on_x("mish")),
+    *(_halves(tail) for tail in _softplus_of(op("neg", op("abs", _X)))),
+    *(_mish(softplus) for softplus in _softplus_of(_X)),
     Rule("activation", op(("mul", "div")), _activation),
 )

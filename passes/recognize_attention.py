@@ -13,7 +13,7 @@ from planish.ir.graph import Constant, Graph, Node, Result, Value, constant
 from planish.ir.ops.attention import Sizes, Strides
 from planish.ir.target import Target
 from planish.passes.attention_masks import HIDDEN, apart, diagonal_of
-from planish.passes.attention_operands import RULES, producer, scaled
+from planish.passes.attention_operands import RULES, producer, refuse_scale, scaled
 from planish.passes.pattern import Match, op
 from planish.passes.rewrite import Refusal, Rule, rewrite
 from planish.passes.simplify_movement import RESHAPES
@@ -104,6 +104,10 @@ def _scores(start: Value) -> _Scores | Refusal | None:
                 refusal = before
                 continue
             inner, factor, mask = before
+            large = refuse_scale(after.scale * factor, node.outputs[0].type.dtype)
+            if large is not None:
+                refusal = large
+                continue
             masks = after.masks
             if mask is not None:
                 masks = (*masks, _times(mask, after.scale))

@@ -12,12 +12,21 @@ from planish.ir.builder import emit
 from planish.ir.dim import DimLike
 from planish.ir.graph import Constant, Graph, Node, Result, Value, constant
 from planish.ir.target import Target
+from planish.ir.types import DType
 from planish.passes.arithmetic_form import number_of
 from planish.passes.pattern import Match, const, op, value
 from planish.passes.rewrite import Refusal, Rule, rewrite
+from planish.passes.rounding import (
+    refuse_addend,
+    refuse_factor,
+    refuse_overflow,
+    refuse_sum,
+    round_weights,
+)
 
-#: How far a factor may be from 1/n, relative, to be taken for it: float16 has 11 bits.
-_NEAR = 1e-3
+#: How far a factor may be from 1/n, relative, to be taken for it: what rounding to the type leaves.
+_NEAR = {DType.FLOAT16: 6e-4, DType.BFLOAT16: 3e-3, DType.FLOAT64: 1e-12}
+_NEAR_FLOAT32 = 5e-7
 
 
 def recognize_norms(graph: Graph, target: Target) -> Graph:
@@ -31,7 +40,8 @@ def recognize_norms(graph: Graph, target: Target) -> Graph:
     The variance may be E[x²] - E[x]², means sums times 1/n, and reshapes may put reduced
     dimensions back; scale and bias may be missing, or joined to the deviation first. Rows that
     are not the last dimensions stay as they are: two passes over columns in vectors cost less
-    than transposing there and back.
+    than transposing there and back. Powers over their sum are a softmax if their exponents are
+    x - max(x): else they overflow where a softmax does not.
     """
     return rewrite(graph, _RULES)
 
@@ -79,7 +89,8 @@ class _Path:
             return None
         node, factor = total
         count = _count(node.inputs[0], node.attrs["axes"])
-        if count is None or not math.isclose(factor * count, 1.0, rel_tol=_NEAR):
+        near = _NEAR.get(found.type.dtype, _NEAR_FLOAT32)
+        if count is None or not math.isclose(factor * count, 1.0, rel_tol=near):
             return None
         return node.inputs[0], node.attrs["axes"]
 
@@ -259,6 +270,9 @@ def _norm(
     inner = _known(x.type.shape[first:])
     if inner is None:
         return Refusal("the normalised extents are not known")
+    refusal = None if scale is None else refuse_factor(_data(scale), x.type.dtype)
+    if refusal is not None:
+        return refusal
     ones = np.ones(inner, x.type.dtype.numpy)
     attrs = {"axis": first, "epsilon": inverse.epsilon}
     names = path.provenance()
@@ -271,39 +285,54 @@ def _norm(
 
 
 def _parameter(found: Value, norm: Node) -> np.ndarray | None:
-    """A constant as scale or bias: it must not vary over what is not normalised."""
+    """A constant as scale or bias, float64: it must not vary over what is not normalised."""
     inner = norm.inputs[1].type.static_shape
     assert isinstance(found, Constant)
     lead = found.data.shape[: max(0, found.data.ndim - len(inner))]
     if math.prod(lead) != 1 or found.type.rank > norm.output.type.rank:
         return None
-    data = np.asarray(found.data).reshape(found.data.shape[len(lead) :])
+    data = _data(found).reshape(found.data.shape[len(lead) :])
     return np.broadcast_to(data, inner)
 
 
-def _scaled_norm(match: Match) -> Value | None:
+def _scaled_norm(match: Match) -> Value | Refusal | None:
     """The parameters times a constant."""
     norm = match.node("norm")
-    factor = _parameter(match["c"], norm)
+    factor, dtype = _parameter(match["c"], norm), norm.output.type.dtype
     if factor is None or not all(isinstance(v, Constant) for v in norm.inputs[1:]):
         return None
-    x, *parameters = norm.inputs
-    scaled = [_data(parameter) * factor for parameter in parameters]
-    return emit(norm.op, x, *map(constant, scaled), **norm.attrs)
+    x, scale, *bias = norm.inputs
+    refusal = refuse_factor(factor, dtype)
+    if refusal is None and bias:
+        refusal = refuse_addend(_data(bias[0]), float(np.abs(_data(scale)).max()), dtype)
+    if refusal is not None:
+        return refusal
+    axes = tuple(range(scale.type.rank))
+    scaled = [round_weights(_data(found) * factor, dtype, (axes,)) for found in (scale, *bias)]
+    rounded = [constant(data) for data in scaled if not isinstance(data, Refusal)]
+    if len(rounded) < len(scaled):
+        return Refusal("the scaled parameters overflow, or would lose digits")
+    return emit(norm.op, x, *rounded, **norm.attrs)
 
 
 def _data(parameter: Value) -> np.ndarray:
     assert isinstance(parameter, Constant)
-    return np.asarray(parameter.data)
+    return np.asarray(parameter.data.astype(np.float64))
 
 
-def _shifted_norm(match: Match) -> Value | None:
+def _shifted_norm(match: Match) -> Value | Refusal | None:
+    """The bias plus a constant; a normalised value is about as large as its scale."""
     norm = match.node("norm")
-    shift = _parameter(match["c"], norm)
+    shift, dtype = _parameter(match["c"], norm), norm.output.type.dtype
     x, scale, bias = norm.inputs
     if shift is None or not isinstance(bias, Constant):
         return None
-    return emit("layer_norm", x, scale, constant(_data(bias) + shift), **norm.attrs)
+    size = float(np.abs(_data(scale)).max()) if isinstance(scale, Constant) else 1.0
+    total = _data(bias) + shift
+    refusal = refuse_sum(_data(bias), shift, size, dtype) or refuse_overflow(total, dtype)
+    if refusal is not None:
+        return refusal
+    return emit("layer_norm", x, scale, constant(total.astype(dtype.numpy)), **norm.attrs)
 
 
 # --- softmax
@@ -327,6 +356,8 @@ def _softmax(match: Match) -> Value | Refusal | None:
         axes = summed.node.attrs["axes"]
         if len(axes) != 1 or not _is_reduced(total, powers, axes):
             return None
+        if not _is_shifted(exponents[0], axes):
+            return Refusal("without the maximum taken away, exp overflows where softmax does not")
         names = path.provenance()
         return emit("softmax", exponents[0], axis=axes[0], provenance=names)
     return None
@@ -336,17 +367,28 @@ def _unshifted(match: Match) -> Value | None:
     """softmax(x - max(x)) = softmax(x), which subtracts the maximum itself."""
     root, x = match.root, match["x"]
     axis, path = root.attrs["axis"], _Path([root])
-    top = path.kept(match["top"])
+    if x.type != root.output.type or not _is_maximum(path, match["top"], x, (axis,)):
+        return None
+    return emit("softmax", x, axis=axis, provenance=path.provenance())
+
+
+def _is_maximum(path: _Path, found: Value, x: Value, axes: tuple[int, ...]) -> bool:
+    """True if a value is the largest of x over `axes`, perhaps bounded by -infinity below."""
+    top = path.kept(found)
     for inner, bound in _pairs(path.inputs(top, "maximum")):
         if number_of(bound) == -math.inf:
             top = path.kept(inner)
     terms = path.inputs(top, "reduce_max")
-    if terms is None or terms[0] is not x or x.type != root.output.type:
-        return None
+    if terms is None or terms[0] is not x:
+        return False
     assert isinstance(top, Result)
-    if top.node.attrs["axes"] != (axis,) or not _is_reduced(match["top"], x, (axis,)):
-        return None
-    return emit("softmax", x, axis=axis, provenance=path.provenance())
+    return top.node.attrs["axes"] == axes and _is_reduced(found, x, axes)
+
+
+def _is_shifted(exponents: Value, axes: tuple[int, ...]) -> bool:
+    """True for x - max(x): then no power overflows."""
+    operands = _Path().inputs(exponents, "sub")
+    return operands is not None and _is_maximum(_Path(), operands[1], operands[0], axes)
 
 
 _NORM = ("layer_norm", "rms_norm")

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from planish.ir.errors import InvalidGraph, UnsupportedModel
 from planish.ir.graph import Graph, Node, Result, Value
 from planish.passes.pattern import Match, Operation, Search
@@ -47,7 +49,8 @@ def rewrite(
     fired: list[Event] = []
     while True:
         sweep = _Sweep(graph, by_op, fired, limit)
-        after = sweep.run()
+        with np.errstate(all="ignore"):  # constants hold NaN and infinities, as the model says
+            after = sweep.run()
         if after is graph:
             break
         graph = after

@@ -15,7 +15,8 @@ def simplify(graph: Graph, target: Target) -> Graph:
         %2 = reshape(%1, shape=[2, 3])       →       %1 = relu(%0)
         %3 = maximum(%2, 0.0)
 
-    The rules are exact, NaN and infinities included, but for what their comments say; all may
-    change the sign of a zero and the payload of a NaN.
+    The rules are exact, NaN, infinities and the signs of zeros included, but for what their
+    comments say; all may change the payload of a NaN, and the sign of a zero that is the larger
+    one of 0 and -0, or a sum of no or one element.
     """
     return rewrite(graph, simplify_arithmetic.RULES + simplify_movement.RULES)

@@ -7,13 +7,16 @@ from collections.abc import Callable
 import numpy as np
 
 from planish.ir.builder import emit
-from planish.ir.graph import Constant, Node, Value, constant
+from planish.ir.graph import Constant, Node, Result, Value, constant
 from planish.ir.types import DType
 from planish.passes.pattern import Match, Operation, const, op, value
 from planish.passes.rewrite import Rule
 
-#: Ops whose result relu leaves as it is.
+#: Ops whose result abs leaves as it is; relu too, but for abs of the least integer, its own result.
 _NEVER_NEGATIVE = ("relu", "abs", "sigmoid", "exp", "softmax")
+#: Ops whose result is no -0: their sums start at 0, or they are never below 0.
+_NO_NEGATIVE_ZERO = (*_NEVER_NEGATIVE, "conv", "conv_transpose", "matmul", "reduce_sum")
+_MOVES = ("reshape", "transpose", "slice", "broadcast_to", "gather", "concat")
 _IDEMPOTENT = ("maximum", "minimum", "and", "or", "bitwise_and", "bitwise_or")
 _TO_INTEGERS = ("floor", "ceil", "round")
 _SIGNIFICAND = {DType.FLOAT64: 53, DType.FLOAT32: 24, DType.FLOAT16: 11, DType.BFLOAT16: 8}
@@ -23,6 +26,11 @@ _HALVES = (DType.FLOAT16, DType.BFLOAT16)
 def _all(number: float) -> Callable[[Constant], bool]:
     """Every element is `number`; a constant with no elements is nothing."""
     return lambda c: c.data.size > 0 and bool((c.data == number).all())
+
+
+def _all_negative_zero(c: Constant) -> bool:
+    """Every element is -0.0, which added to any x leaves it as it is."""
+    return c.type.dtype.is_float and _all(0)(c) and bool(np.signbit(c.data).all())
 
 
 def _all_float(number: float) -> Callable[[Constant], bool]:
@@ -42,6 +50,72 @@ def _twice(name: str) -> Operation:
 
 def _is_float(value: Value) -> bool:
     return value.type.dtype.is_float
+
+
+def _is_integer(value: Value) -> bool:
+    return value.type.dtype.is_integer
+
+
+def _is_never_negative(node: Node) -> bool:
+    """True where relu leaves the result as it is."""
+    return node.op != "abs" or node.output.type.dtype.is_float
+
+
+def _drop_zero(match: Match) -> Value | None:
+    """x + 0 is x but for x = -0; x + -0 is x always, and so is x - 0."""
+    zero, x = match["c"], match["x"]
+    assert isinstance(zero, Constant)
+    if not x.type.dtype.is_float or _all_negative_zero(zero) or _has_no_negative_zero(x):
+        return _x(match)
+    return None
+
+
+def _has_no_negative_zero(found: Value) -> bool:
+    for _ in range(_LONGEST):
+        if not isinstance(found, Result) or found.node.op not in _MOVES:
+            break
+        if found.node.op == "concat" and len(found.node.inputs) > 1:
+            return False
+        found = found.node.inputs[0]
+    return isinstance(found, Result) and found.node.op in _NO_NEGATIVE_ZERO
+
+
+def _sqrt(match: Match) -> Value | None:
+    """The power of -infinity is infinity, its root is NaN: only for x that is never negative."""
+    return _on_x("sqrt")(match) if _is_sum_of_squares(match["x"]) else None
+
+
+def _is_sum_of_squares(root: Value) -> bool:
+    """True for what is made of squares and numbers that are not negative by sums and means."""
+    stack: list[Value] = [root]
+    for _ in range(_LONGEST):
+        if not stack:
+            return True
+        found = stack.pop()
+        if isinstance(found, Constant):
+            if not _never_negative(found):
+                return False
+            continue
+        if not isinstance(found, Result):
+            return False
+        node = found.node
+        if node.op in ("add", "maximum", "div", *_MOVES, *_SUMS):
+            stack += node.inputs if node.op not in ("gather",) else node.inputs[:1]
+        elif node.op == "pow":
+            exponent = node.inputs[1]
+            if not (isinstance(exponent, Constant) and _all(2)(exponent)):
+                return False
+        elif node.op == "mul":
+            if node.inputs[0] is not node.inputs[1]:
+                stack += node.inputs
+        elif node.op not in _NEVER_NEGATIVE:
+            return False
+    return False
+
+
+#: Steps back at most, and sums of what is not negative.
+_LONGEST = 32
+_SUMS = ("reduce_sum", "reduce_mean", "reduce_max")
 
 
 def _x(match: Match) -> Value | None:
@@ -164,18 +238,18 @@ def _with(
 
 
 RULES: tuple[Rule, ...] = (
-    Rule("x + 0", _with("add", 0, _all), _x),
-    Rule("x - 0", _with("sub", 0, _all), _x),
+    Rule("x + 0", _with("add", 0, _all), _drop_zero),
+    Rule("x - 0", op("sub", value("x", _is_integer), const("c", _all(0))), _x),
     Rule("x * 1", _with("mul", 1, _all), _x),
     Rule("x / 1", _with("div", 1, _all), _x),
     Rule("x ** 1", _with("pow", 1, _all), _x),
     Rule("x ** 2", _with("pow", 2, _all), _square),
     # Within one unit in the last place: the square is rounded.
     Rule("x ** 3", _with("pow", 3, _all), _cube),
-    # pow(-inf, 0.5) is inf, sqrt(-inf) NaN.
-    Rule("x ** 0.5", _with("pow", 0.5, _all_float), _on_x("sqrt")),
+    Rule("x ** 0.5", _with("pow", 0.5, _all_float), _sqrt),
     Rule("x ** -1", _with("pow", -1, _all_float), _on_x("reciprocal")),
-    Rule("0 - x", op("sub", const("c", _all_float(0)), _X), _on_x("neg")),
+    # 0 - 0 is 0, not -0.
+    Rule("-0 - x", op("sub", const("c", _all_negative_zero), _X), _on_x("neg")),
     Rule("x * -1", _with("mul", -1, _all_float), _on_x("neg")),
     Rule("1 / x", op("div", const("c", _all_float(1)), _X), _on_x("reciprocal")),
     Rule("--x", op("neg", op("neg", _X)), _x),
@@ -184,7 +258,7 @@ RULES: tuple[Rule, ...] = (
     Rule("x - c", op("sub", value("x", _is_float), _C), _add_negative),
     Rule("x / 2**n", op("div", _X, const("c", _has_exact_reciprocal)), _multiply_by_reciprocal),
     Rule("maximum(x, 0)", _with("maximum", 0, _all_float), _on_x("relu")),
-    Rule("relu of x >= 0", op("relu", op(_NEVER_NEGATIVE, name="x")), _x),
+    Rule("relu of x >= 0", op("relu", op(_NEVER_NEGATIVE, where=_is_never_negative, name="x")), _x),
     Rule("abs of x >= 0", op("abs", op(_NEVER_NEGATIVE, name="x")), _x),
     Rule("abs(-x)", op("abs", op("neg", _X)), _on_x("abs")),
     Rule("rounded twice", op(_TO_INTEGERS, op(_TO_INTEGERS, name="x")), _x),

@@ -42,8 +42,10 @@ def _split(match: Match) -> Value | Refusal:
     stride, attrs = node.attrs["strides"][1], node.attrs
     if attrs["dilations"][1] != 1:
         return Refusal("taps that are apart do not split into phases")
+    if match.data("w").shape[3] % stride:
+        return Refusal("a tap more, of weight 0, would make NaN of an infinity beside the window")
     batch, channels, height, width = x.type.static_shape
-    outputs, _, rows, taps = w.shape
+    outputs, _, rows, _ = w.shape
     before, after = attrs["before"][1], attrs["after"][1]
     total = before + width + after
     surplus = -total % stride
@@ -53,8 +55,7 @@ def _split(match: Match) -> Value | Refusal:
     phases = emit("reshape", x, shape=(batch, channels, height, columns, stride))
     apart = emit("transpose", phases, perm=(0, 1, 4, 2, 3))
     data = emit("reshape", apart, shape=(batch, channels * stride, height, columns))
-    kernel = np.pad(w, [(0, 0)] * 3 + [(0, -taps % stride)])
-    kernel = kernel.reshape(outputs, channels, rows, -1, stride).transpose(0, 1, 4, 2, 3)
+    kernel = w.reshape(outputs, channels, rows, -1, stride).transpose(0, 1, 4, 2, 3)
     weights = constant(np.ascontiguousarray(kernel.reshape(outputs, channels * stride, rows, -1)))
     made = emit(
         "conv",

@@ -7,6 +7,7 @@ import math
 from planish.ir.builder import emit
 from planish.ir.graph import Graph, Node, Value
 from planish.ir.target import Target
+from planish.ir.types import DType
 from planish.passes.pattern import Match, op
 from planish.passes.rewrite import Rule, rewrite
 
@@ -26,7 +27,8 @@ def split_reductions(graph: Graph, target: Target) -> Graph:
 
     Vectors lie along the last dimension there: each lane would add up all elements one after the
     other. Sums of sums round less, and there is more to do at once. Along the last dimension
-    itself, schedules have partial sums. Not exact: the order of the additions changes.
+    itself, schedules have partial sums. Not exact: the order of the additions changes. Partial sums
+    of halves are float32, for they must neither overflow nor be rounded on the way.
     """
     return rewrite(graph, RULES)
 
@@ -56,8 +58,14 @@ def _split(match: Match) -> Value:
         part = _part(shape[axis])
         cut = (*shape[:axis], part, shape[axis] // part, *shape[axis + 1 :])
         x, axes = emit("reshape", x, shape=cut), (axis, axis + 1)
+    given = x.type.dtype
+    wide = DType.FLOAT64 if given is DType.FLOAT64 else DType.FLOAT32
+    if given is not wide:
+        x = emit("cast", x, to=wide)
     inner = emit(node.op, x, axes=axes[-1:], keepdims=True)
     outer = emit(node.op, inner, axes=axes[:-1], keepdims=True)
+    if given is not wide:
+        outer = emit("cast", outer, to=given)
     if outer.type.shape == node.output.type.shape:
         return outer
     return emit("reshape", outer, shape=node.output.type.shape)

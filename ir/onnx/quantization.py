@@ -61,7 +61,7 @@ def _saturated(call: Call, scaled: Value, zero: Value | None, dtype: DType) -> V
     if dtype not in _RANGES:
         raise UnsupportedModel(f"quantises to {dtype.value}")
     rounded = call.cast(call.emit("round", scaled), DType.FLOAT32)
-    if zero is not None:
+    if zero is not None and not _is_zero(call, zero):
         rounded = call.emit("add", rounded, call.cast(zero, DType.FLOAT32))
     low, high = (call.scalar(bound, DType.FLOAT32) for bound in _RANGES[dtype])
     inside = call.emit("minimum", call.emit("maximum", rounded, low), high)

@@ -72,7 +72,7 @@ def sigmoid(x: np.ndarray) -> np.ndarray:
     return np.asarray(np.where(x >= 0, 1, small) / (1 + small))
 
 
-def _divide(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+def divide(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Floats as IEEE; integers toward zero, 0 where the divisor is 0."""
     if a.dtype.kind == "f":
         return np.asarray(a / b)
@@ -86,7 +86,7 @@ def _power(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     if a.dtype.kind != "i":
         return np.asarray(np.power(a, b))
     positive = np.power(a, np.maximum(b, 0))
-    inverse = np.where(np.abs(a) == 1, np.power(a, np.abs(b)), 0)
+    inverse = np.where(np.abs(a) == 1, np.power(a, b & 1), 0)  # |b| of the least b is negative
     return np.where(b < 0, inverse, positive).astype(a.dtype)
 
 
@@ -189,7 +189,7 @@ BINARY: tuple[OpDef, ...] = (
     _value("add", "number", np.add, "x + y", 2),
     _value("sub", "number", np.subtract, "x - y", 2),
     _value("mul", "number", np.multiply, "x · y", 2),
-    _value("div", "number", _divide, "x / y, integers toward zero", 2),
+    _value("div", "number", divide, "x / y, integers toward zero", 2),
     _value("pow", "number", _power, "x to the power y", 2),
     _value("mod", "number", _modulo, "Remainder with y's sign, or x's with fmod", 2, fmod=NO),
     _value("maximum", "number", np.maximum, "The larger, NaN if one is NaN", 2),

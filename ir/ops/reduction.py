@@ -12,6 +12,7 @@ from planish.ir.graph import Attrs
 from planish.ir.op import Axis, OpDef, OpKind, Types
 from planish.ir.ops import shapes
 from planish.ir.ops.attributes import NO, REQUIRED_BOOL, REQUIRED_INT, REQUIRED_INTS
+from planish.ir.ops.elementwise import divide
 from planish.ir.ops.precision import accumulator, narrow, rounded, widen
 from planish.ir.types import DType, TensorType
 
@@ -73,7 +74,7 @@ def _mean(x: np.ndarray, attrs: Attrs) -> np.ndarray:
     """Integers toward zero, as integer division is."""
     total = _sum(x, attrs)
     count = np.prod([x.shape[axis] for axis in attrs["axes"]], dtype=np.int64)
-    return np.asarray(total / count if total.dtype.kind == "f" else np.trunc(total / count))
+    return divide(total, np.asarray(count, total.dtype))
 
 
 def _maximum(x: np.ndarray, attrs: Attrs) -> np.ndarray:

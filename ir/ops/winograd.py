@@ -65,11 +65,20 @@ def _winograd_conv(arrays: Sequence[np.ndarray], attrs: Attrs) -> np.ndarray:
     odd = [(0, size % STEP) for size in (height, width)]
     whole = np.pad(x, [(0, 0), (0, 0), *odd, (0, 0)])
     windows = sliding_window_view(whole, (PATCH, PATCH), axis=(2, 3))[:, :, ::STEP, ::STEP]
-    v = np.einsum("ip,nchwbpq,jq->ijnhwcb", _INPUT, windows, _INPUT, optimize=True)
-    products = np.einsum("ijnhwcb,oijcbk->ijnhwok", v, u, optimize=True)
-    y = np.einsum("ri,ijnhwok,sj->nohrwsk", _OUTPUT, products, _OUTPUT, optimize=True)
+    rows = _transformed(np.moveaxis(windows, (-2, -1), (0, 1)), _INPUT)
+    v = np.swapaxes(_transformed(np.swapaxes(rows, 0, 1), _INPUT), 0, 1)
+    products = np.einsum("ijnchwb,oijcbk->ijnohwk", v, u, optimize=True)
+    rows = _transformed(products, _OUTPUT)
+    y = np.swapaxes(_transformed(np.swapaxes(rows, 0, 1), _OUTPUT), 0, 1)
+    y = y.transpose(2, 3, 4, 0, 5, 1, 6)  # rsnohwk → nohrwsk
     n, blocks, rows, _, columns, _, ob = y.shape
     return np.asarray(y.reshape(n, blocks, rows * STEP, columns * STEP, ob)[:, :, :height, :width])
+
+
+def _transformed(x: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+    """matrix · x along the first axis, by additions of what is not 0 times: 0 · inf is NaN."""
+    rows = [sum((c * x[i] for i, c in enumerate(row) if c), np.zeros_like(x[0])) for row in matrix]
+    return np.stack(rows)
 
 
 def _flops(inputs: Types, outputs: Types, attrs: Attrs) -> int:

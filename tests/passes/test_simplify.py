@@ -19,6 +19,9 @@ _RULES = simplify_arithmetic.RULES + simplify_movement.RULES
 _SPECIAL = [np.nan, np.inf, -np.inf, 0.0, -0.0, 1e-42, -1e-42, 3e38, -3e38, 1.5, -2.5, 7.0]
 _FLAT = {"starts": (0, 0, 0), "steps": (1, 1, 1)}
 
+#: IEEE leaves the sign open for the larger of 0 and -0, ONNX for a sum of one -0.
+_SIGN_OF_ZERO_IS_OPEN = ("maximum(x, 0)", "reduction of ones")
+
 Make = Callable[[Value, Value], Value]
 
 
@@ -27,16 +30,20 @@ def _c(*numbers: float) -> Value:
 
 
 CASES: dict[str, Make] = {
-    "x + 0": lambda x, y: emit("add", _c(0), x),
-    "x - 0": lambda x, y: emit("sub", x, _c(0)),
+    "x + 0": lambda x, y: emit("add", _c(-0.0), x),
+    "x - 0": lambda x, y: emit(
+        "cast",
+        emit("sub", emit("cast", x, to=DType.INT32), constant(np.int32(0))),
+        to=DType.FLOAT32,
+    ),
     "x * 1": lambda x, y: emit("mul", x, _c(1, 1, 1)),
     "x / 1": lambda x, y: emit("div", x, _c(1)),
     "x ** 1": lambda x, y: emit("pow", x, _c(1)),
     "x ** 2": lambda x, y: emit("pow", x, _c(2)),
     "x ** 3": lambda x, y: emit("pow", x, _c(3)),
-    "x ** 0.5": lambda x, y: emit("pow", emit("abs", x), _c(0.5)),
+    "x ** 0.5": lambda x, y: emit("pow", emit("mul", x, x), _c(0.5)),
     "x ** -1": lambda x, y: emit("pow", x, _c(-1)),
-    "0 - x": lambda x, y: emit("sub", _c(0), x),
+    "-0 - x": lambda x, y: emit("sub", _c(-0.0), x),
     "x * -1": lambda x, y: emit("mul", x, _c(-1)),
     "1 / x": lambda x, y: emit("div", _c(1), x),
     "--x": lambda x, y: emit("neg", emit("neg", x)),
@@ -117,7 +124,7 @@ def test_rule_is_exact(name: str) -> None:
     trace: list[Event] = []
     (rule,) = (rule for rule in _RULES if rule.name == name)
     after = rewrite(before, [rule], trace=trace)
-    assert Event(name, before.nodes[-1].op) in trace
+    assert name in {event.rule for event in trace if event.refused is None}
     verify(after)
     rng = np.random.default_rng(0)
     data = np.array(_SPECIAL, np.float32)
@@ -128,6 +135,9 @@ def test_rule_is_exact(name: str) -> None:
             np.testing.assert_allclose(found, expected, rtol=3e-7, atol=1e-44)
         else:
             np.testing.assert_array_equal(found, expected)
+            if found.dtype.kind == "f" and name not in _SIGN_OF_ZERO_IS_OPEN:
+                known = ~np.isnan(expected)
+                np.testing.assert_array_equal(np.signbit(found)[known], np.signbit(expected)[known])
 
 
 @pytest.mark.parametrize(
@@ -136,6 +146,11 @@ def test_rule_is_exact(name: str) -> None:
         lambda x: emit("div", x, _c(3)),
         lambda x: emit("div", x, _c(2.0**-149)),
         lambda x: emit("mul", x, _c(0)),
+        lambda x: emit("add", x, _c(0)),
+        lambda x: emit("sub", _c(0), x),
+        lambda x: emit("pow", x, _c(0.5)),
+        lambda x: emit("pow", emit("add", emit("mul", x, x), _c(-1)), _c(0.5)),
+        lambda x: emit("relu", emit("abs", emit("cast", x, to=DType.INT32))),
         lambda x: emit("maximum", emit("relu", x), _c(1, np.nan, 0)),
         lambda x: emit("cast", emit("cast", x, to=DType.FLOAT16), to=DType.FLOAT64),
         lambda x: emit("cast", emit("cast", x, to=DType.INT32), to=DType.FLOAT32),
