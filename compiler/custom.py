@@ -30,6 +30,9 @@ PASSES: tuple[Step, ...] = (
 #: gone, nothing is lowered or fused yet, and all of planish's passes improve on what it builds.
 GRAPH_PLACE = "simplify"
 
+#: The pass that makes kernels, which local passes are about.
+KERNELS = "fuse"
+
 PASS_GROUP, OP_GROUP = "planish.passes", "planish.ops"
 
 
@@ -67,11 +70,26 @@ def assemble(custom: Sequence[CustomPass], pipeline: Sequence[Step] = PASSES) ->
     slots: list[list[Step]] = [[] for _ in range(len(pipeline) + 1)]
     for given in custom:
         placed, step = _resolve(given)
-        slots[_position(placed, step, labels)].append(step)
+        slots[_position(placed, step, labels)].append(_checked(step))
     steps = list(slots[0])
     for step, added in zip(pipeline, slots[1:]):
         steps += [step, *added]
     return tuple(steps)
+
+
+def _checked(step: Step) -> Step:
+    """The step, whose kernels' schedules are found illegal here and not when code is made."""
+
+    def run(graph: Graph, target: Target) -> Graph:
+        after = step.run(graph, target)
+        if isinstance(after, Graph):  # the pipeline tells of anything else
+            # The graph level does not import TVM.
+            from planish.custom_schedules import check_schedules
+
+            check_schedules(graph, after, target)
+        return after
+
+    return Step(run, step.why, step.origin, step.name)
 
 
 def labelled(steps: Sequence[Step]) -> list[str]:
@@ -96,7 +114,13 @@ def _position(placed: Placed, step: Step, labels: Sequence[str]) -> int:
             f"pass '{step.name}' is placed {'before' if placed.before else 'after'} '{name}', "
             f"but there is no such pass; passes are {', '.join(labels)}"
         )
-    return labels.index(name) + bool(placed.after)
+    position = labels.index(name) + bool(placed.after)
+    if isinstance(step.run, LocalPass) and KERNELS in labels and position <= labels.index(KERNELS):
+        raise PlanishError(
+            f"local pass '{step.name}' is placed where there are no kernels yet: these are made by "
+            f"'{KERNELS}'; place it after that one"
+        )
+    return position
 
 
 def _resolve(given: CustomPass) -> tuple[Placed, Step]:
@@ -213,7 +237,9 @@ def _attribute(module: str, attribute: str) -> Any:
 def _loaded(load: Callable[[], Any], spec: str, who: str) -> Any:
     try:
         return load()
-    except Exception as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # a script that calls sys.exit, taken for a module
         raise PlanishError(
             f"cannot load '{spec}' ({who}): {type(error).__name__}: {error}"
         ) from error

@@ -25,6 +25,7 @@ from planish.artefact.sealing import seal
 from planish.artefact.writing import check_replaceable, copy_artefact, write_artefact
 from planish.autotune.apply_log import LogReport
 from planish.autotune.log.store import LogSource, open_log
+from planish.blame import blame_custom_pass
 from planish.custom import PASSES, CustomPass, assemble, custom_ops
 from planish.inputs import index_bounds
 from planish.ir.errors import ArtefactError
@@ -208,6 +209,8 @@ def compile(
                     manifest = _link(staging, manifest, emitted, chosen)
                 with stages.stage("verify"), load(staging, threads=threads) as loaded:
                     found = verify_artefact(loaded.run, graph, given.source)
+                if not found.ok:
+                    blame_custom_pass(graph, chosen, steps)
                 with stages.stage("write"):
                     manifest = _put(staging, folder, manifest, found, keep=output is not None)
         report = CompileReport(

@@ -101,6 +101,32 @@ class Schedule:
             raise ScheduleError(f"not a schedule: {error}") from None
 
 
+def check_form(schedule: Any) -> None:
+    """ScheduleError for what only looks like a Schedule: Python checks no types."""
+    if not isinstance(schedule, Schedule):
+        raise ScheduleError(f"expected a Schedule, got {type(schedule).__name__}")
+    for name, kind in (("space", str), ("choices", tuple), ("directives", tuple)):
+        if not isinstance(getattr(schedule, name), kind):
+            raise ScheduleError(
+                f"'{name}' of the schedule is {getattr(schedule, name)!r}, "
+                f"expected a {kind.__name__}"
+            )
+    if not isinstance(schedule.emitter, str | None):
+        raise ScheduleError(f"'emitter' of the schedule is {schedule.emitter!r}, expected a name")
+    for step in schedule.directives:
+        if not isinstance(step, Directive):
+            raise ScheduleError(f"{step!r} among the directives is no Directive")
+    for choice in schedule.choices:
+        if not isinstance(choice, tuple) or len(choice) != 2 or not isinstance(choice[0], str):
+            raise ScheduleError(f"{choice!r} among the choices is no (name, value)")
+    for part in (*schedule.directives, *schedule.choices):
+        try:
+            hash(part)
+            json.dumps(part.args if isinstance(part, Directive) else part)
+        except (TypeError, ValueError) as error:
+            raise ScheduleError(f"{part} holds what is no text, number or tuple: {error}") from None
+
+
 def _freeze(value: Any) -> Any:
     return tuple(map(_freeze, value)) if isinstance(value, list | tuple) else value
 

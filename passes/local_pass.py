@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from planish.ir.errors import ScheduleError
 from planish.ir.extension import custom_op
 from planish.ir.graph import Graph, Node, Value, with_inputs
-from planish.ir.schedule import Schedule
+from planish.ir.schedule import Schedule, check_form
 from planish.ir.target import Target
 from planish.passes.local import loop_nest, with_schedule
 from planish.passes.rewrite import Refusal
@@ -44,21 +44,45 @@ class LocalPass:
             if isinstance(found, Refusal):
                 events.append(Event(self.name, node.where(), found.reason))
                 return None
-            if found is None or found == node.attrs["schedule"]:
+            if found is None:
                 return None
             if not isinstance(found, Schedule):
                 raise ScheduleError(
                     f"{node.where()}: '{self.name}' must give a Schedule, a Refusal or None, "
                     f"got {found!r}"
                 )
-            new = with_inputs(with_schedule(node, found), inputs)
-            _check(new, found)
+            new = _scheduled(node, found)
+            if new is node:
+                return None
             events.append(Event(self.name, node.where()))
-            return new.outputs
+            return with_inputs(new, inputs).outputs
 
         after = graph.rebuild(rewrite)
         report(events)
         return after
+
+
+def _scheduled(kernel: Node, schedule: Schedule) -> Node:
+    """The kernel with the schedule; the same if it has it; ScheduleError that names the kernel."""
+    try:
+        check_form(schedule)
+        if schedule == kernel.attrs["schedule"]:
+            return kernel
+        new = with_schedule(kernel, schedule)
+        _check(new, schedule)
+    except ScheduleError as error:
+        raise ScheduleError(located(kernel, str(error))) from None
+    except (TypeError, ValueError, AttributeError) as error:
+        raise ScheduleError(
+            located(kernel, f"a choice is wrong: {error}, in {schedule}")
+        ) from error
+    return new
+
+
+def located(kernel: Node, told: str) -> str:
+    """The message of an error, which begins with the kernel that it is about."""
+    where = kernel.where()
+    return told if told.startswith(where) else f"{where}: {told}"
 
 
 def _check(kernel: Node, schedule: Schedule) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 import time
 import traceback
 from collections.abc import Callable, Sequence
@@ -106,22 +107,55 @@ def _require_within_limits(graph: Graph) -> None:
 def _run(step: Step, graph: Graph, target: Target) -> Graph:
     try:
         after = step.run(graph, target)
-    except (UnsupportedModel, PassError):
+    except KeyboardInterrupt:
         raise
+    except UnsupportedModel as error:
+        if not step.origin:
+            raise
+        raise UnsupportedModel(f"{_name(step)}: {_told(error)}") from error
+    except PassError as error:
+        if not step.origin:
+            raise
+        raise _failed(step, graph, error) from error
     except Exception as error:
-        where = f" at {_place(error)}" if step.origin else ""
-        detail = f"{type(error).__name__}: {error}"
-        raise _error(step, f"failed{where} on graph '{graph.name}': {detail}") from error
+        raise _failed(step, graph, error) from error
+    except BaseException as error:  # whoever calls sys.exit in a pass has not compiled a model
+        if not step.origin:
+            raise
+        raise _failed(step, graph, error) from error
     if not isinstance(after, Graph):
-        raise _error(step, f"must return a Graph, got {after!r}")
+        raise _error(step, f"must return a Graph, got {_shown(after)}")
     return after
+
+
+def _failed(step: Step, graph: Graph, error: BaseException) -> PassError:
+    where = f" at {_place(error)}" if step.origin else ""
+    detail = f"{type(error).__name__}: {_told(error)}"
+    return _error(step, f"failed{where} on graph '{graph.name}': {detail}")
+
+
+def _told(error: BaseException) -> str:
+    """The message of an error of somebody else's, whose `__str__` may fail as well."""
+    try:
+        return str(error)
+    except Exception:
+        return "it has no message that can be read"
+
+
+def _shown(value: object) -> str:
+    """A short `repr` of what somebody else made, which may fail as well."""
+    try:
+        text = reprlib.repr(value)
+    except Exception:
+        return f"an object of {type(value).__qualname__}"
+    return f"{text} ({type(value).__qualname__})"
 
 
 def _verify(step: Step, before: Graph, after: Graph) -> None:
     try:
         verify_graph(after)
     except Exception as error:
-        raise _error(step, f"left an invalid graph: {error}") from error
+        raise _error(step, f"left an invalid graph: {_told(error)}") from error
     for side in ("inputs", "outputs"):
         old, new = ([str(value.type) for value in getattr(g, side)] for g in (before, after))
         if old != new:
@@ -135,14 +169,20 @@ def _verify(step: Step, before: Graph, after: Graph) -> None:
 
 
 def _error(step: Step, what: str) -> PassError:
-    if step.origin:
-        return CustomPassError(f"pass '{step.name}' (from {step.origin}) {what}")
-    return PassError(f"pass '{step.name}' {what}")
+    kind = CustomPassError if step.origin else PassError
+    return kind(f"{_name(step)} {what}")
+
+
+def _name(step: Step) -> str:
+    return f"pass '{step.name}'" + (f" (from {step.origin})" if step.origin else "")
 
 
 def _place(error: BaseException) -> str:
     """File and line that raised an error or, if a chain of them, the first one."""
     while error.__cause__ is not None:
         error = error.__cause__
-    frame = traceback.extract_tb(error.__traceback__)[-1]
+    frames = traceback.extract_tb(error.__traceback__)
+    if not frames:
+        return "an unknown place"
+    frame = frames[-1]
     return f"{frame.filename}:{frame.lineno}"

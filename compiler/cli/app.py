@@ -107,6 +107,9 @@ def compile_command(
     ] = False,
     keep_subnormals: KeepSubnormals = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show stages, kernels.")] = False,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Tell what each pass refused to do, and why.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Compile MODEL into an artefact: a library, its weights, a C header and a manifest."""
@@ -129,6 +132,7 @@ def compile_command(
         log=log or not no_log,
         keep_subnormals=keep_subnormals,
         verbose=verbose,
+        explained=explain,
         as_json=as_json,
     )
 

@@ -11,6 +11,7 @@ from typing import TextIO
 from planish.cli.options import parse_dims, parse_shapes
 from planish.cli.printing import print_table, spell_bytes, spell_count, spell_seconds
 from planish.cli.progress import StageProgress
+from planish.cli.refusals import Refusals
 from planish.cli.terminal import say
 from planish.custom import assemble, labelled
 from planish.driver import CompileReport, compile
@@ -19,6 +20,7 @@ from planish.ir.graph import Graph
 from planish.ir.text import print_graph
 from planish.passes.pass_ import Step
 from planish.passes.pipeline import Observer
+from planish.passes.trace import recording
 
 
 def run_compile(
@@ -37,12 +39,14 @@ def run_compile(
     log: bool | Sequence[Path],
     keep_subnormals: bool,
     verbose: bool,
+    explained: bool,
     as_json: bool,
 ) -> None:
     """Compiles and prints the report; PlanishError for options that cannot be read."""
     steps = assemble(passes)
-    observer = printer(steps, print_after, sys.stderr if as_json else sys.stdout)
-    with StageProgress(enabled=not as_json) as progress:
+    show = printer(steps, print_after, sys.stderr if as_json else sys.stdout)
+    with StageProgress(enabled=not as_json) as progress, recording() as events:
+        refusals = Refusals(steps, events, show)
         report = compile(
             model,
             output,
@@ -53,15 +57,17 @@ def run_compile(
             verify=verify,
             passes=passes,
             ops=ops,
-            observer=observer,
+            observer=refusals.observe,
             threads=threads,
             log=log,
             keep_subnormals=keep_subnormals,
             progress=progress,
         )
     if as_json:
-        say(json.dumps(report_json(report)))
+        say(json.dumps({**report_json(report), "refused": refusals.to_json()}))
     else:
+        for line in refusals.lines(explained):
+            say(line)
         _print_report(report, verbose)
 
 

@@ -49,6 +49,8 @@ class LoopNest:
             return _STEPS[directive.name](self, *directive.args)
         except ScheduleError as error:
             raise ScheduleError(f"{directive}: {error}") from None
+        except (TypeError, ValueError, AttributeError) as error:  # an argument of another kind
+            raise ScheduleError(f"{directive}: its arguments are wrong: {error}") from error
 
     def inside(self, stage: str, axis: str) -> list[str]:
         """Stages computed under that very loop."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import sys
 from collections.abc import Iterator
 from importlib.metadata import EntryPoint
@@ -99,8 +100,12 @@ def test_custom_passes_are_observed_verified_and_numerically_checked(tmp_path: P
     assert report.verification is not None
     assert report.verification.ok
     wrong = Rule("relu as abs", op("relu", value("x")), lambda match: emit("abs", match["x"]))
-    with pytest.raises(planish.PlanishError, match="out of tolerance"):
-        planish.compile(model, tmp_path / "wrong", passes=[wrong])
+    with pytest.raises(planish.ir.errors.CustomPassError, match="out of tolerance") as error:
+        planish.compile(model, tmp_path / "wrong", passes=[mine, wrong])
+    assert "pass 'relu_as_abs' (from " in str(error.value)
+    assert "changes what the model computes: output 'y': " in str(error.value)
+    assert not (tmp_path / "wrong").exists()
+    assert not (tmp_path / "wrong.rejected").exists()
 
 
 def crash(graph: Graph, target: Target) -> Graph:
@@ -146,6 +151,169 @@ def test_errors_name_the_pass_and_its_author(
     model = perceptron(tmp_path / "m.onnx")
     with pytest.raises(planish.ir.errors.CustomPassError, match=message):
         planish.compile(model, tmp_path / "out", passes=[wrong])
+
+
+class Mute(Exception):
+    """Cannot even be printed."""
+
+    def __str__(self) -> str:
+        raise RuntimeError("no message")
+
+    __repr__ = __str__
+
+
+class Stop(BaseException):
+    """Is no Exception."""
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        SystemExit(0),
+        SystemExit("done"),
+        GeneratorExit(),
+        Stop("stop"),
+        Mute(),
+        RecursionError("deep"),
+        MemoryError(),
+        AssertionError(),
+        StopIteration(),
+        planish.PassError("mine"),
+        planish.InvalidGraph("mine"),
+        planish.ScheduleError("mine"),
+        planish.TargetError("mine"),
+        planish.ArtefactError("mine"),
+        planish.UnsupportedModel("mine"),
+        planish.InvalidModel("mine"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+@pytest.mark.parametrize("local", [False, True])
+def test_whatever_a_pass_raises_is_told_with_its_name(
+    error: BaseException, local: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(subject: object, target: Target) -> object:
+        raise error
+
+    passes = type(sys)("failing_passes")
+    passes.__dict__["fails"] = planish.local_pass(fails) if local else fails  # type: ignore[arg-type]
+    monkeypatch.setitem(sys.modules, "failing_passes", passes)
+    model = perceptron(tmp_path / "m.onnx")
+    command = ["compile", str(model), "-o", str(tmp_path / "out"), "--pass", "failing_passes:fails"]
+    done = CliRunner().invoke(app, [*command, "--no-log"])
+    assert done.exit_code == 2, done.output
+    assert "pass 'fails' (from failing_passes:fails)" in done.stderr
+    assert "failure of planish" not in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+class Unreadable:
+    """A result that cannot be shown."""
+
+    def __repr__(self) -> str:
+        raise RuntimeError("no repr")
+
+
+@pytest.mark.parametrize("made", [3, "graph", [1] * 1000, Unreadable(), Graph, iter(())])
+def test_what_a_pass_gives_back_is_told(made: object, tmp_path: Path) -> None:
+    model = perceptron(tmp_path / "m.onnx")
+    with pytest.raises(planish.ir.errors.CustomPassError) as error:
+        planish.compile(model, tmp_path / "out", passes=[lambda graph, target: made])
+    assert "must return a Graph, got" in str(error.value)
+    assert type(made).__name__ in str(error.value)
+    assert len(str(error.value)) < 300
+
+
+def changed(**fields: object) -> custom.CustomPass:
+    """A local pass that gives matmuls their schedule but for some fields."""
+
+    def odd(kernel: Node, target: Target) -> Schedule | None:
+        schedule = kernel.attrs["schedule"]
+        made = {k: v(schedule) if callable(v) else v for k, v in fields.items()}
+        return dataclasses.replace(schedule, **made)
+
+    return planish.local_pass(odd)
+
+
+def with_choice(name: str, value: object) -> custom.CustomPass:
+    """The same with one choice more, or another one."""
+    return changed(choices=lambda s: (*((k, v) for k, v in s.choices if k != name), (name, value)))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (changed(directives=(Directive("vectorize", ("none", "m")),)), "vectorize(none, m): no"),
+        (changed(directives=(Directive("split", ("out", [1], 2, "a", "b")),)), "split(out, [1], 2"),
+        (changed(directives=(Directive("split", ("out", "m", "x", "a", "b")),)), "split(out, m, x"),
+        (changed(directives=(Directive("split", ("out", "m", -2, "a", "b")),)), "split(out, m, -2"),
+        (changed(directives=(Directive("reorder", ("out", 3)),)), "reorder(out, 3)"),
+        (changed(directives=("vectorize",)), "'vectorize' among the directives is no Directive"),
+        (changed(directives=None), "'directives' of the schedule is None, expected a tuple"),
+        (changed(directives=[]), "'directives' of the schedule is [], expected a tuple"),
+        (changed(choices=None), "'choices' of the schedule is None, expected a tuple"),
+        (changed(choices=("m",)), "'m' among the choices is no (name, value)"),
+        (changed(choices=()), "has no choice 'm'"),
+        (changed(choices=(), directives=()), "has no choice 'm'"),
+        (changed(space="mine"), "the schedule is of space 'mine', the kernel's is 'matmul'"),
+        (changed(emitter="mine"), "there is no emitter 'mine'; known are attention"),
+        (changed(emitter=3), "'emitter' of the schedule is 3, expected a name"),
+        (changed(emitter="attention"), "no code can be made of"),
+        (with_choice("width", 8), "space 'matmul' has no choice 'width'; it has m, n"),
+        (with_choice("outer", "sideways"), "choice 'outer' is 'sideways', expected one such as"),
+        (with_choice("parallel", "yes"), "choice 'parallel' is 'yes', expected one such as"),
+        (with_choice("m", "wide"), "'wide'"),
+        (with_choice("m", -1), "-1"),
+    ],
+)
+def test_illegal_schedules_are_errors_and_no_defaults(
+    wrong: custom.CustomPass, message: str, tmp_path: Path
+) -> None:
+    model = perceptron(tmp_path / "m.onnx")
+    with pytest.raises(planish.ir.errors.CustomPassError) as error:
+        planish.compile(model, tmp_path / "out", passes=[wrong], log=False)
+    assert "pass 'odd' (from " in str(error.value)
+    assert "kernel (from 'first', 'bias', 'activation')" in str(error.value)
+    assert message in str(error.value)
+
+
+def test_schedules_that_graph_passes_give_are_checked_too(tmp_path: Path) -> None:
+    def odd(graph: Graph, target: Target) -> Graph:
+        return changed(space="mine")(graph, target)  # type: ignore[operator,no-any-return]
+
+    model = perceptron(tmp_path / "m.onnx")
+    last = planish.place(odd, after="assign_default_schedules")
+    with pytest.raises(planish.ir.errors.CustomPassError, match=r"'odd' .* of space 'mine'"):
+        planish.compile(model, tmp_path / "out", passes=[last], log=False)
+
+
+def test_local_passes_come_after_the_kernels() -> None:
+    for where in ({"before": "fuse"}, {"after": "simplify"}, {"before": "fold_constants"}):
+        with pytest.raises(PlanishError, match="'scalar_loops' is placed where there are no"):
+            assemble([planish.place(scalar_loops, **where)])
+    assert labels(planish.place(scalar_loops, after="fuse"))[-2:] == [
+        "scalar_loops", "assign_default_schedules"
+    ]  # fmt: skip
+
+
+def test_compile_tells_what_passes_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    passes = type(sys)("refusing_passes")
+    passes.__dict__["mine"] = scalar_loops
+    monkeypatch.setitem(sys.modules, "refusing_passes", passes)
+    model = perceptron(tmp_path / "m.onnx")
+    command = ["compile", str(model), "-o", str(tmp_path / "out"), "--no-log", "--no-verify"]
+    command += ["--pass", "refusing_passes:mine"]
+    told = CliRunner().invoke(app, command).stdout
+    assert (
+        "pass 'scalar_loops' (from refusing_passes:mine) refused: has an anchor; "
+        "at kernel (from 'first', 'bias', 'activation'), kernel (from 'second')"
+    ) in told
+    shown = json.loads(CliRunner().invoke(app, [*command, "--json"]).stdout)["refused"]
+    assert {"scalar_loops"} == {entry["pass"] for entry in shown if entry["origin"]}
+    explained = CliRunner().invoke(app, [*command, "--explain"]).stdout
+    own = [entry for entry in shown if not entry["origin"]]
+    assert all(entry["reason"] in explained for entry in own)
+    assert ("--explain tells why" in told) == bool(own)
 
 
 MODULE = """
