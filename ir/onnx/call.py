@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from typing import TypeAlias, TypeVar, overload
 
 import numpy as np
@@ -24,6 +25,8 @@ Converter: TypeAlias = "Callable[[Call], Outputs]"
 #: A shape as a model states it: None for an unknown rank or dimension.
 DeclaredShape: TypeAlias = "tuple[int | None, ...] | None"
 _T = TypeVar("_T")
+#: Types of 16 bits, in which no more than one step is taken.
+HALVES = (DType.FLOAT16, DType.BFLOAT16)
 
 
 class Call:
@@ -125,6 +128,17 @@ class Call:
     def declared_shape(self, index: int) -> DeclaredShape:
         """What the model states of the shape of output `index`, which need not be right."""
         return self._declared(self._names[index]) if index < len(self._names) else None
+
+    def widened(self) -> Call:
+        """The same call on float32 in place of halves; what one of both reads, both have read."""
+        other = copy(self)
+        other.inputs = tuple(
+            self.cast(value, DType.FLOAT32)
+            if value is not None and value.type.dtype in HALVES
+            else value
+            for value in self.inputs
+        )
+        return other
 
     # -- attributes -------------------------------------------------------------------------------
 
@@ -272,6 +286,25 @@ class Call:
         return self.emit("slice", value, starts=starts, stops=stops, steps=(1,) * len(shape))
 
 
+def in_float32(converter: Converter) -> Converter:
+    """A converter of several steps that takes halves through them as float32.
+
+    Between the steps a square or a sum may lie beyond the range of float16, and small numbers
+    would be rounded away; results are rounded to the type of the first operand.
+    """
+
+    def convert(call: Call) -> Outputs:
+        dtype = call.value(0).type.dtype
+        if dtype not in HALVES:
+            return converter(call)
+        made = converter(call.widened())
+        if isinstance(made, Value):
+            return call.cast(made, dtype)
+        return [value and call.cast(value, dtype) for value in made]
+
+    return convert
+
+
 def product(dims: Sequence[DimLike]) -> DimLike:
     """Number of elements of a shape."""
     result: DimLike = 1
@@ -280,4 +313,4 @@ def product(dims: Sequence[DimLike]) -> DimLike:
     return result
 
 
-__all__ = ["Call", "Converter", "Outputs", "product"]
+__all__ = ["HALVES", "Call", "Converter", "Outputs", "in_float32", "product"]

@@ -6,7 +6,7 @@ import numpy as np
 
 from planish.ir.errors import InvalidModel
 from planish.ir.graph import Value
-from planish.ir.onnx.call import Call
+from planish.ir.onnx.call import Call, Outputs, in_float32
 from planish.ir.types import DType, TensorType
 
 
@@ -31,8 +31,16 @@ def product_of(call: Call, a: Value, b: Value) -> Value:
     return call.reshape(result, shape)
 
 
-def gemm(call: Call) -> Value:
-    """Gemm: alpha · A' · B' + beta · C; C is optional since opset 11."""
+def gemm(call: Call) -> Outputs:
+    """Gemm: alpha · A' · B' + beta · C; C is optional since opset 11.
+
+    Of halves in float32 where there are factors, for A' · B' may overflow before alpha.
+    """
+    plain = call.number("alpha", 1.0) == 1 and call.number("beta", 1.0) in (0, 1)
+    return _gemm(call) if plain else in_float32(_gemm)(call)
+
+
+def _gemm(call: Call) -> Value:
     a, b, c = call.value(0), call.value(1), call.optional(2)
     alpha, beta = call.number("alpha", 1.0), call.number("beta", 1.0)
     left = call.transpose(a, (1, 0)) if call.integer("transA", 0) else a

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from planish.ir.errors import InvalidModel, UnsupportedModel
 from planish.ir.graph import Value
-from planish.ir.onnx.call import Call
+from planish.ir.onnx.call import HALVES, Call
 from planish.ir.onnx.reduction import p_norm
 from planish.ir.types import DType
 
@@ -48,7 +48,7 @@ def layer_norm(call: Call) -> list[Value | None]:
 
 def _stash(call: Call, x: Value) -> DType:
     """The type to compute in: float32 for narrower types if stash_type says so (it is 1)."""
-    narrow = x.type.dtype in (DType.FLOAT16, DType.BFLOAT16)
+    narrow = x.type.dtype in HALVES
     return DType.FLOAT32 if call.integer("stash_type", 1) == 1 and narrow else x.type.dtype
 
 
@@ -85,6 +85,16 @@ def instance_norm(call: Call) -> Value:
     axes = tuple(range(2, x.type.rank))
     normal = _normalized(call, x, axes, call.number("epsilon", 1e-5))
     return _per_channel(call, normal, call.value(1), call.value(2))
+
+
+def mean_variance_norm(call: Call) -> Value:
+    """MeanVarianceNormalization: deviation from the mean by the standard deviation plus 1e-9."""
+    x = call.value(0)
+    axes = call.axes(call.integers("axes", (0, 2, 3)), x.type.rank)
+    centred = call.emit("sub", x, call.emit("reduce_mean", x, axes=axes, keepdims=True))
+    squares = call.emit("mul", centred, centred)
+    deviation = call.emit("sqrt", call.emit("reduce_mean", squares, axes=axes, keepdims=True))
+    return call.emit("div", centred, call.emit("add", deviation, call.like(1e-9, x)))
 
 
 def group_norm_by_group(call: Call) -> Value:

@@ -6,7 +6,7 @@ import numpy as np
 
 from planish.ir.errors import UnsupportedModel
 from planish.ir.graph import Value
-from planish.ir.onnx.call import Call
+from planish.ir.onnx.call import HALVES, Call
 from planish.ir.onnx.convolution import conv_of
 from planish.ir.onnx.linear import product_of, without_zero_point
 from planish.ir.onnx.storage import dtype_of
@@ -25,14 +25,15 @@ _RANGES = {
 
 
 def dequantize(call: Call) -> Value:
-    """DequantizeLinear: (x - zero point) · scale."""
+    """DequantizeLinear: (x - zero point) · scale; float16 does not hold all codes of 16 bits."""
     x, scale, zero = call.value(0), call.value(1), call.optional(2)
     dtype = _output_type(call, scale.type.dtype)
-    codes = call.cast(x, dtype)
+    wide = DType.FLOAT32 if dtype in HALVES else dtype
+    codes = call.cast(x, wide)
     factor = _spread(call, scale, x)
     if zero is not None and not _is_zero(call, zero):
-        codes = call.emit("sub", codes, _spread(call, call.cast(zero, dtype), x))
-    return call.emit("mul", codes, call.cast(factor, dtype))
+        codes = call.emit("sub", codes, _spread(call, call.cast(zero, wide), x))
+    return call.cast(call.emit("mul", codes, call.cast(factor, wide)), dtype)
 
 
 def _is_zero(call: Call, zero: Value) -> bool:
@@ -46,6 +47,8 @@ def quantize(call: Call) -> Value:
     dtype = _output_type(call, DType.UINT8 if zero is None else zero.type.dtype)
     precision = call.integer("precision", 0)
     wide = dtype_of(precision, f"'{call.label}'") if precision else scale.type.dtype
+    if wide in HALVES and not precision:  # float16 does not hold all codes of 16 bits
+        wide = DType.FLOAT32
     if not call.integer("saturate", 1):
         raise UnsupportedModel(f"quantises to {dtype.value} without saturation")
     scaled = call.emit("div", call.cast(x, wide), call.cast(_spread(call, scale, x), wide))

@@ -27,7 +27,7 @@ from planish.ir.onnx import (
     shaping,
     slicing,
 )
-from planish.ir.onnx.call import Converter
+from planish.ir.onnx.call import Converter, in_float32
 from planish.ir.onnx.elementwise import binary, unary, variadic
 from planish.ir.onnx.reduction import by_attribute, by_input, plain
 
@@ -37,6 +37,11 @@ Row = tuple[tuple[int, Converter], ...]
 def _reduction(reduce: reduction.Reduction, moved: int) -> Row:
     """A reduction whose axes became an input in opset `moved`."""
     return (1, by_attribute(reduce)), (moved, by_input(reduce))
+
+
+def _wide_reduction(reduce: reduction.Reduction, moved: int) -> Row:
+    """One of several steps."""
+    return tuple((since, in_float32(converter)) for since, converter in _reduction(reduce, moved))
 
 
 #: ai.onnx
@@ -77,7 +82,7 @@ OPS: dict[str, Row] = {
     "LessOrEqual": ((12, binary("less_equal")),),
     "Log": ((1, unary("log")),),
     "Max": ((6, variadic("maximum")),),
-    "Mean": ((6, elementwise.mean),),
+    "Mean": ((6, in_float32(elementwise.mean)),),
     "Min": ((6, variadic("minimum")),),
     "Mod": ((10, elementwise.modulo),),
     "Mul": ((7, binary("mul")),),
@@ -92,14 +97,14 @@ OPS: dict[str, Row] = {
     "Sinh": ((9, unary("sinh")),),
     "Sqrt": ((1, unary("sqrt")),),
     "Sub": ((7, binary("sub")),),
-    "Sum": ((6, variadic("add")),),
+    "Sum": ((6, in_float32(variadic("add"))),),
     "Tan": ((7, unary("tan")),),
     "Tanh": ((1, unary("tanh")),),
     "Where": ((9, elementwise.where),),
     "Xor": ((7, binary("xor")),),
     # activations
-    "Celu": ((12, activation.celu),),
-    "Elu": ((6, activation.elu),),
+    "Celu": ((12, in_float32(activation.celu)),),
+    "Elu": ((6, in_float32(activation.elu)),),
     "Gelu": ((20, activation.gelu),),
     "HardSigmoid": ((6, activation.hard_sigmoid),),
     "HardSwish": ((14, unary("hard_swish")),),
@@ -109,13 +114,13 @@ OPS: dict[str, Row] = {
     "Mish": ((18, unary("mish")),),
     "PRelu": ((7, activation.prelu),),
     "Relu": ((1, unary("relu")),),
-    "Selu": ((6, activation.selu),),
+    "Selu": ((6, in_float32(activation.selu)),),
     "Shrink": ((9, activation.shrink),),
     "Sigmoid": ((1, unary("sigmoid")),),
     "Softmax": ((1, activation.softmax_of_rows), (13, activation.softmax)),
     "Softplus": ((1, unary("softplus")),),
-    "Softsign": ((1, activation.softsign),),
-    "Swish": ((24, activation.swish),),
+    "Softsign": ((1, in_float32(activation.softsign)),),
+    "Swish": ((24, in_float32(activation.swish)),),
     "ThresholdedRelu": ((10, activation.thresholded_relu),),
     # shapes
     "Concat": ((4, shaping.concat),),
@@ -155,23 +160,23 @@ OPS: dict[str, Row] = {
     "ArgMin": ((1, reduction.arg_extreme("arg_min")),),
     "CumSum": ((11, reduction.cumulative_sum),),
     "GlobalAveragePool": ((1, reduction.global_pool("reduce_mean")),),
-    "GlobalLpPool": ((2, reduction.global_lp_pool),),
+    "GlobalLpPool": ((2, in_float32(reduction.global_lp_pool)),),
     "GlobalMaxPool": ((1, reduction.global_pool("reduce_max")),),
     "ReduceL1": _reduction(reduction.l1, 18),
-    "ReduceL2": _reduction(reduction.l2, 18),
-    "ReduceLogSum": _reduction(reduction.log_sum, 18),
-    "ReduceLogSumExp": _reduction(reduction.log_sum_exp, 18),
+    "ReduceL2": _wide_reduction(reduction.l2, 18),
+    "ReduceLogSum": _wide_reduction(reduction.log_sum, 18),
+    "ReduceLogSumExp": _wide_reduction(reduction.log_sum_exp, 18),
     "ReduceMax": _reduction(plain("reduce_max"), 18),
     "ReduceMean": _reduction(plain("reduce_mean"), 18),
     "ReduceMin": _reduction(plain("reduce_min"), 18),
     "ReduceProd": _reduction(plain("reduce_prod"), 18),
     "ReduceSum": _reduction(plain("reduce_sum"), 13),
-    "ReduceSumSquare": _reduction(reduction.sum_square, 18),
+    "ReduceSumSquare": _wide_reduction(reduction.sum_square, 18),
     "TopK": ((1, reduction.top_k_by_attribute), (10, reduction.top_k)),
     # windows
     "AveragePool": ((7, pooling.average_pool),),
-    "LRN": ((1, pooling.local_response_norm),),
-    "LpPool": ((2, pooling.lp_pool),),
+    "LRN": ((1, in_float32(pooling.local_response_norm)),),
+    "LpPool": ((2, in_float32(pooling.lp_pool)),),
     "MaxPool": ((1, pooling.max_pool),),
     # products
     "Conv": ((1, convolution.conv),),
@@ -185,12 +190,13 @@ OPS: dict[str, Row] = {
     # normalisation
     "BatchNormalization": ((7, normalization.batch_norm),),
     "GroupNormalization": (
-        (18, normalization.group_norm_by_group),
-        (21, normalization.group_norm),
+        (18, in_float32(normalization.group_norm_by_group)),
+        (21, in_float32(normalization.group_norm)),
     ),
-    "InstanceNormalization": ((6, normalization.instance_norm),),
+    "InstanceNormalization": ((6, in_float32(normalization.instance_norm)),),
     "LayerNormalization": ((17, normalization.layer_norm),),
-    "LpNormalization": ((1, normalization.lp_norm),),
+    "MeanVarianceNormalization": ((9, in_float32(normalization.mean_variance_norm)),),
+    "LpNormalization": ((1, in_float32(normalization.lp_norm)),),
     # attention
     "RotaryEmbedding": ((23, attention.rotary_embedding),),
     # recurrent cells

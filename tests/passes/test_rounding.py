@@ -14,6 +14,7 @@ from planish.ir.graph import Constant, Graph, Input, Value, constant
 from planish.ir.reference import evaluate
 from planish.ir.types import DType, tensor
 from planish.passes.fold_batch_norm import fold_batch_norm
+from planish.passes.fold_constants import fold_constants
 from planish.passes.fold_input_scale import fold_input_scale
 from planish.passes.fold_scale import fold_scale
 from planish.passes.pipeline import run_pipeline
@@ -243,3 +244,59 @@ def test_constants_that_do_not_round_become_one() -> None:
     y = emit("mul", emit("mul", y, constant(np.float32(3))), constant(np.float32(1.5)))
     after = fold_scale(Graph((x,), (y,)), TARGET)
     assert [node.op for node in after.nodes] == ["add", "mul"]
+
+
+# --- integers, which wrap around, and divisions by nothing
+
+
+def _truncated(a: int, b: int) -> int:
+    return (abs(a) // abs(b)) * (1 if (a < 0) == (b < 0) else -1) if b else 0
+
+
+def _exact(op: str, a: int, b: int, info: np.iinfo) -> int:
+    """The result with Python's integers, wrapped: x / 0 and x mod 0 are 0, shifts saturate."""
+    if op in ("shift_left", "shift_right"):
+        far = not 0 <= b < info.bits
+        result = (0 if op == "shift_left" or a >= 0 else -1) if far else a
+        result = result if far else (a << b if op == "shift_left" else a >> b)
+    elif op == "pow":
+        inverse = (a if b % 2 else 1) if abs(a) == 1 else 0
+        result = pow(a, b, 1 << info.bits) if b >= 0 else inverse
+    else:
+        table = {"div": _truncated(a, b), "mod": a % b if b else 0, "mul": a * b, "sub": a - b}
+        result = table[op]
+    result %= 1 << info.bits
+    return result - (1 << info.bits) if info.min and result > info.max else result
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("op", ["div", "mod", "pow", "mul", "sub", "shift_left", "shift_right"])
+@pytest.mark.parametrize("name", ["int8", "uint8", "int32", "uint32", "int64", "uint64"])
+def test_folded_integers_wrap_as_machines_do(op: str, name: str) -> None:
+    info = np.iinfo(name)
+    known = sorted({0, 1, 2, 3, 7, 31, info.min, info.max, info.min + 1, info.bits, info.max // 2})
+    numbers = [*known, *((-1, -2, -3) if info.min else ())]
+    a, b = (np.array(side, name) for side in zip(*[(x, y) for x in numbers for y in numbers]))
+    attrs = {"fmod": False} if op == "mod" else {}
+    made = emit(op, constant(a), constant(b), **attrs)
+    (found,) = fold_constants(Graph((), (made,), ("y",)), TARGET).outputs
+    assert isinstance(found, Constant)
+    expected = [_exact(op, int(x), int(y), info) for x, y in zip(a, b)]
+    np.testing.assert_array_equal(found.data, np.array(expected, name))
+
+
+@pytest.mark.filterwarnings("error")
+def test_folded_numbers_that_are_no_integers() -> None:
+    """NaN and what lies out of range fold without a warning; to 8 bits they wrap."""
+    x = constant(np.array([np.nan, np.inf, -np.inf, 1e30, -1e30, 300.0], np.float32))
+    outputs = [emit("cast", x, to=to) for to in (DType.INT32, DType.UINT8, DType.BOOL)]
+    outputs += [emit("div", x, _number(0, F32)), emit("mod", x, _number(0, F32), fmod=True)]
+    found = fold_constants(Graph((), tuple(outputs)), TARGET).outputs
+    assert all(isinstance(value, Constant) for value in found)
+    assert found[1].data[-1] == 300 - 256  # type: ignore[attr-defined]
+    np.testing.assert_array_equal(found[2].data, True)  # type: ignore[attr-defined]
+    np.testing.assert_array_equal(
+        found[3].data,  # type: ignore[attr-defined]
+        np.float32([np.nan, np.inf, -np.inf, np.inf, -np.inf, np.inf]),
+    )
+    assert np.isnan(found[4].data).all()  # type: ignore[attr-defined]

@@ -237,9 +237,10 @@ def test_long_chain_of_functions_does_not_recurse():
 
 
 def test_schema_functions_keep_the_name_of_the_node():
-    nodes = [node("MeanVarianceNormalization", "x", "y", name="mvn", axes=[1])]
-    graph = import_and_compare(of(nodes), {"x": X})
-    assert {n.provenance for n in graph.nodes} == {("mvn",)}
+    nodes = [node("SoftmaxCrossEntropyLoss", "x labels", "y", name="loss")]
+    weights = {"labels": np.array([0, 3, 1])}
+    graph = import_and_compare(of(nodes, weights=weights), {"x": X})
+    assert {n.provenance for n in graph.nodes} == {("loss",)}
 
 
 def branches(condition: str) -> list[onnx.NodeProto]:
