@@ -98,6 +98,11 @@ class Call:
         found = self.contents(self.value(index))
         if found is None:
             raise UnsupportedModel(f"its operand '{role}' is computed at run time")
+        if found.dtype.kind not in "iuO":
+            raise InvalidModel(
+                f"node '{self.label}' ({self.op}) takes integers as its operand '{role}', "
+                f"got {found.dtype}"
+            )
         return tuple(d if isinstance(d, Dim) else int(d) for d in found.reshape(-1))
 
     def ints(self, index: int, role: str) -> tuple[int, ...]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import onnx
 from onnx import AttributeProto, FunctionProto, ModelProto, NodeProto, TypeProto
 
-from planish.ir.errors import InvalidModel
+from planish.ir.errors import InvalidModel, UnsupportedModel
 from planish.ir.graph import Value
 from planish.ir.onnx.model import normal_domain
 from planish.ir.onnx.order import subgraphs
@@ -55,9 +55,12 @@ def schema_function(
     else:
         version = _newest(schema.context_dependent_function_opset_versions, opset)
         types = [_type(value).SerializeToString() for value in inputs]
-        encoded = schema.get_context_dependent_function_with_opset_version(
-            version, node.SerializeToString(), types
-        )
+        try:
+            encoded = schema.get_context_dependent_function_with_opset_version(
+                version, node.SerializeToString(), types
+            )
+        except Exception as error:  # of whatever type ONNX's builder has for broken attributes
+            raise UnsupportedModel(f"ONNX builds no function body for it: {error}") from None
     if not encoded:
         return None
     body = FunctionProto()
@@ -72,6 +75,16 @@ def _newest(versions: Sequence[int], opset: int) -> int:
     op for a later opset than the model's, it is that one.
     """
     return max((version for version in versions if version <= opset), default=min(versions))
+
+
+def is_standard(node: NodeProto, opset: int | None) -> bool:
+    """Whether ONNX itself defines the op.
+
+    A function of the model that has the name of such an op is not called: onnx.proto leaves the
+    choice to the runtime, and onnxruntime takes its own op.
+    """
+    domain = normal_domain(node.domain)
+    return opset is not None and bool(onnx.defs.has(node.op_type, opset, domain))
 
 
 def has_body(node: NodeProto, opset: int) -> bool:

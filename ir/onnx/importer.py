@@ -22,6 +22,7 @@ from planish.ir.onnx.functions import (
     default_of,
     function_key,
     has_body,
+    is_standard,
     local_functions,
     schema_function,
 )
@@ -233,7 +234,7 @@ class _Importer:
         domain = normal_domain(node.domain)
         key = function_key(node)
         version = frame.opsets.get(domain)
-        if key in self.functions:
+        if key in self.functions and not is_standard(node, version):
             inputs, known = self._arguments(frame, node)
             self._enter(frame, node, label, self.functions[key], inputs, known, version or 0)
             return

@@ -19,7 +19,7 @@ def by_attribute(reduction: Reduction) -> Converter:
         x = call.value(0)
         axes = call.integers("axes", None)
         over = call.axes(range(x.type.rank) if axes is None else axes, x.type.rank)
-        return reduction(call, x, over, bool(call.integer("keepdims", 1)))
+        return reduction(call, x, over, call.integer("keepdims", 1) == 1)
 
     return convert
 
@@ -34,7 +34,7 @@ def by_input(reduction: Reduction) -> Converter:
             axes = tuple(range(x.type.rank))
         call.ignore("noop_with_empty_axes")
         over = call.axes(axes, x.type.rank)
-        return reduction(call, x, over, bool(call.integer("keepdims", 1)))
+        return reduction(call, x, over, call.integer("keepdims", 1) == 1)
 
     return convert
 
@@ -102,7 +102,7 @@ def arg_extreme(op: str) -> Converter:
     def convert(call: Call) -> Value:
         x = call.value(0)
         axis = call.axis(call.integer("axis", 0), x.type.rank)
-        keepdims = bool(call.integer("keepdims", 1))
+        keepdims = call.integer("keepdims", 1) == 1
         last = bool(call.integer("select_last_index", 0))
         return call.emit(op, x, axis=axis, keepdims=keepdims, last=last)
 

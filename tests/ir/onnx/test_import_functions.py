@@ -7,7 +7,7 @@ import onnx
 import pytest
 from onnx_models import import_and_compare, input_of, model, node
 
-from planish.ir.errors import InvalidModel
+from planish.ir.errors import InvalidModel, UnsupportedModel
 from planish.ir.onnx import import_model
 from planish.ir.onnx.functions import schema_function
 from planish.ir.onnx.model import NEWEST_OPSET
@@ -89,3 +89,52 @@ def test_affine_grid_refusals(size: tuple[int, ...]):
     proto.graph.initializer[0].CopyFrom(onnx.numpy_helper.from_array(np.int64(size), "s"))
     with pytest.raises(InvalidModel, match="AffineGrid"):
         import_model(proto)
+
+
+def test_a_function_with_the_name_of_an_op_does_not_replace_it():
+    opsets = [onnx.helper.make_opsetid("", 18)]
+    impostor = onnx.helper.make_function("", "Relu", ["a"], ["b"], [node("Neg", "a", "b")], opsets)
+    later = onnx.helper.make_function("", "Swish", ["a"], ["b"], [node("Abs", "a", "b")], opsets)
+    x = np.float32([-1, 2])
+    for op, function, expected in [("Relu", impostor, [0, 2]), ("Swish", later, [1, 2])]:
+        proto = model([node(op, "x", "y")], [input_of("x", x)], ["y"], functions=[function])
+        assert evaluate(import_model(proto), {"x": x})["y"].tolist() == expected
+
+
+def test_attributes_that_onnx_builds_no_body_for():
+    call = node("SequenceMap", "x", "y", name="n", body=1)
+    with pytest.raises(
+        UnsupportedModel, match=r"'n' \(SequenceMap\): ONNX builds no function body"
+    ):
+        import_model(model([call], [input_of("x", SCORES)], ["y"]))
+
+
+def test_operator_sets_of_no_version():
+    for domain in ("", "x"):
+        for version in (-1, 2**40, -(2**63)):
+            sets = [onnx.helper.make_opsetid("", 18)] * bool(domain)
+            proto = model([node("Relu", "x", "y")], [input_of("x", SCORES)], ["y"])
+            del proto.opset_import[:]
+            proto.opset_import.extend([*sets, onnx.helper.make_opsetid(domain, version)])
+            with pytest.raises(InvalidModel, match="which is no version"):
+                import_model(proto)
+
+
+@pytest.mark.parametrize("op", ["ReduceSum", "ReduceMax", "ArgMax"])
+def test_keepdims_is_one_or_not(op: str):
+    for number, rank in [(1, 3), (0, 2), (2, 2), (2**62, 2), (-1, 2)]:
+        attributes = {"axis": 1} if op == "ArgMax" else {}
+        operands = "x" if op == "ArgMax" else "x a"
+        call = node(op, operands, "y", keepdims=number, **attributes)
+        proto = model([call], [input_of("x", SCORES)], ["y"], {"a": np.int64([1])})
+        assert import_model(proto).outputs[0].type.rank == rank
+
+
+def test_sizes_are_integers():
+    for op in ("ReduceSum", "Reshape", "Expand", "Tile"):
+        for bad in (np.float32([np.nan]), np.float32([1]), np.array([True])):
+            proto = model(
+                [node(op, "x a", "y", name="n")], [input_of("x", SCORES)], ["y"], {"a": bad}
+            )
+            with pytest.raises(InvalidModel, match=r"'n'.*takes integers"):
+                import_model(proto)
