@@ -98,6 +98,7 @@ class CompileOptions(TypedDict, total=False):
     threads: int | None
     log: LogSource
     keep_subnormals: bool
+    symbols: bool
     progress: Progress | None
 
 
@@ -145,6 +146,7 @@ def compile(
     threads: int | None = None,
     log: LogSource = True,
     keep_subnormals: bool = False,
+    symbols: bool = False,
     progress: Progress | None = None,
 ) -> Model | CompileReport:
     """Compiles a model into the artefact folder `output`, or without one into a Model in memory.
@@ -162,9 +164,9 @@ def compile(
     (default: the target's). `log` is the tuning log whose points kernels get where it was measured
     on this hardware or its class: files, True for what is stored (see docs/tuning-logs.md), False
     for none. With `keep_subnormals` kernels compute with subnormal numbers, which is many times
-    slower where there are some, instead of taking them for zeros. With `verify` the artefact is run
-    on random inputs and compared with another implementation of the model before it is put in
-    place.
+    slower where there are some, instead of taking them for zeros. With `symbols` the library keeps
+    its functions' names, for nm, perf and gdb. With `verify` the artefact is run on random inputs
+    and compared with another implementation of the model before it is put in place.
 
     Gives a CompileReport of what is in `output`; without `output` the Model, whose `report` is a
     Compilation, which leaves nothing on disk, and which `model.save(folder)` can write there.
@@ -197,6 +199,9 @@ def compile(
                 optimised, chosen, prefix, progress=progress, keep_subnormals=keep_subnormals
             )
         manifest = _manifest(graph, emitted, chosen, dims or {}, shapes)
+        if symbols:
+            options = {**manifest.options, "symbols": True}
+            manifest = dataclasses.replace(manifest, options=options)
         found = None
         skipped = _obstacle(manifest, folder) if verify else "not asked for"
         if skipped:
@@ -242,6 +247,31 @@ def _in_memory(report: CompileReport, threads: int | None) -> Model:
     facts = {field.name: getattr(report, field.name) for field in dataclasses.fields(Compilation)}
     model.report = Compilation(**facts)
     return model
+
+
+def schedule_model(
+    model: AnyModel,
+    *,
+    target: str | Target = "host",
+    dims: Mapping[str, int] | None = None,
+    shapes: Mapping[str, Sequence[int]] | None = None,
+    passes: Sequence[CustomPass] = (),
+    ops: Sequence[CustomOp | str] = (),
+    observer: Observer | None = None,
+    threads: int | None = None,
+    log: LogSource = True,
+) -> tuple[Graph, Target]:
+    """What `compile` makes code of: the model's kernels with their schedules, and the target.
+
+    Options and errors are those of `compile`.
+    """
+    chosen = find_target(target) if isinstance(target, str) else target
+    if threads is not None:
+        chosen = dataclasses.replace(chosen, cores=threads)
+    with extended(custom_ops(ops)), onnx_model(model) as given:
+        graph = import_model(given.source, dims=dims, shapes={**given.shapes, **(shapes or {})})
+        steps = assemble(passes)
+        return run_logged_pipeline(graph, chosen, steps, open_log(log), observer)[0], chosen
 
 
 def compile_graph(
@@ -327,7 +357,10 @@ def _link(folder: Path, manifest: Manifest, emitted: Emitted, target: Target) ->
         )
         digest, blocks = seal(weights, manifest.weights_bytes)
         plan = dataclasses.replace(emitted.plan, weights_digest=digest)
-        library, header = link_library(plan, objects, Path(scratch), triple=target.triple)
+        symbols = bool(manifest.options.get("symbols"))
+        library, header = link_library(
+            plan, objects, Path(scratch), triple=target.triple, symbols=symbols
+        )
         manifest = dataclasses.replace(manifest, glibc=needed_glibc(library.read_bytes()))
         return write_artefact(folder, manifest, library=library, header=header, weights=blocks)
 

@@ -48,6 +48,18 @@ def build_assembly(kernels: Mapping[str, LoweredKernel], target: Target) -> str:
     return str(_built(kernels, target).inspect_source("asm"))
 
 
+def build_llvm(kernels: Mapping[str, LoweredKernel], target: Target) -> str:
+    """The same code as LLVM's intermediate representation, optimised."""
+    return str(_built(kernels, target).inspect_source("ll"))
+
+
+def print_tir(kernels: Mapping[str, LoweredKernel], target: Target) -> str:
+    """The scheduled functions as TVMScript, before anything is made of them for the target."""
+    del target
+    named = {name: k.func.with_attr("global_symbol", name) for name, k in kernels.items()}
+    return str(tvm.IRModule(named).script())
+
+
 def _built(kernels: Mapping[str, LoweredKernel], target: Target) -> tvm.runtime.Module:
     described = tvm_target(target)
     named = {name: k.func.with_attr("global_symbol", name) for name, k in kernels.items()}

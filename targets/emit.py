@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
+from typing import TypeVar
 
 import numpy as np
 
@@ -21,6 +22,9 @@ from planish.targets.memory import MemoryPlan, plan_memory
 from planish.targets.plan import Call, Group, ModelPlan, TensorSpec, symbol_prefix
 
 Progress = Callable[[str, int, int], None]
+#: Spells lowered kernels for a target: see codegen.
+Spell = Callable[[Mapping[str, LoweredKernel], Target], str]
+Built = TypeVar("Built")
 
 #: Kernels in one object file.
 BATCH = 8
@@ -87,6 +91,50 @@ def emit(
     return Emitted(plan, objects, memory.weights, kernels)
 
 
+@dataclass(frozen=True, slots=True)
+class KernelCode:
+    """The code of one function of an artefact as text, and the kernels that call it."""
+
+    symbol: str
+    names: tuple[str, ...]
+    onnx_nodes: tuple[str, ...]
+    text: str
+
+
+def kernel_code(
+    graph: Graph, target: Target, spell: Spell, wanted: str = ""
+) -> Iterator[KernelCode]:
+    """The code of each distinct kernel of `graph`, in the order of the calls, spelled by a function
+    of `targets.codegen`: `print_tir`, `build_llvm` or `build_assembly`.
+
+    `wanted` is the name or symbol of a kernel, or an ONNX node that it computes; then there is code
+    of those alone. Raises TargetError for what none is called, and otherwise what `emit` does.
+    """
+    memory, order = _plan(graph, target)
+    called = [kernel for launch in order for kernel in launch.kernels if _writes(kernel)]
+    by_symbol: dict[str, list[Node]] = {}
+    for node, symbol in _symbols(called, memory).items():
+        by_symbol.setdefault(symbol, []).append(node)
+    chosen = {
+        symbol: nodes
+        for symbol, nodes in by_symbol.items()
+        if not wanted
+        or wanted == symbol
+        or any(wanted in (node.attrs["name"], *node.provenance) for node in nodes)
+    }
+    if wanted and not chosen:
+        known = ", ".join(dict.fromkeys(node.attrs["name"] for node in called)) or "none"
+        raise TargetError(
+            f"no kernel is called '{wanted}' or computes a node of that name; kernels are {known}"
+        )
+    for symbol, nodes in chosen.items():
+        kernels = {symbol: nodes[0]}
+        text = _tried(kernels, memory.in_place, lambda made: spell(made, target))
+        names = tuple(dict.fromkeys(node.attrs["name"] for node in nodes))
+        onnx_nodes = tuple(dict.fromkeys(name for node in nodes for name in node.provenance))
+        yield KernelCode(symbol, names, onnx_nodes, text)
+
+
 def _plan(graph: Graph, target: Target) -> tuple[MemoryPlan, list[Launch]]:
     """Places, and the order of the kernels: with groups unless these would take memory."""
     for node in graph.nodes:
@@ -135,16 +183,25 @@ def _objects(
 
 
 def _object(kernels: Mapping[str, Node], in_place: Mapping[Node, int], target: Target) -> bytes:
-    """One object file; an error of TVM's becomes one that names the kernel it is about."""
+    """One object file."""
+    return _tried(kernels, in_place, lambda lowered: build_object(lowered, target))
+
+
+def _tried(
+    kernels: Mapping[str, Node],
+    in_place: Mapping[Node, int],
+    build: Callable[[Mapping[str, LoweredKernel]], Built],
+) -> Built:
+    """What `build` makes of the lowered kernels; its errors name the kernel they are about."""
     try:
         lowered = {name: _lowered(node, in_place.get(node)) for name, node in kernels.items()}
-        return build_object(lowered, target)
+        return build(lowered)
     except PlanishError:
         raise
     except Exception as error:
         if len(kernels) > 1:
             for name, node in kernels.items():
-                _object({name: node}, in_place, target)
+                _tried({name: node}, in_place, build)
         lines = str(error).strip().splitlines() or [repr(error)]
         where = ", ".join(node.where() for node in kernels.values())
         raise TargetError(

@@ -33,11 +33,10 @@ COMPILING = (
     "-Wall",
     "-Wextra",
 )
-# No build id, no symbols: same input, same bytes. -Bsymbolic and the version script keep each
+# No build id: same input, same bytes. -Bsymbolic and the version script keep each
 # kernel and hook the library's own, whatever else is in the process.
 LINKING = (
     "-shared",
-    "-s",
     "-Wl,-z,defs",
     "-Wl,-z,noexecstack",
     "-Wl,--gc-sections",
@@ -124,11 +123,13 @@ def link_library(
     *,
     triple: str,
     toolchain: Toolchain | None = None,
+    symbols: bool = False,
 ) -> tuple[Path, Path]:
     """Write lib<name>.so and <name>.h into a folder, from the plan and the kernels' object files.
 
-    The same plan, objects and compiler give the same bytes, wherever the files lie. Gives the paths
-    of library and header. Raises TargetError with the compiler's own words when it fails.
+    The same plan, objects and compiler give the same bytes, wherever the files lie. With `symbols`
+    the library keeps the names of its functions, for nm, perf and gdb. Gives the paths of library
+    and header. Raises TargetError with the compiler's own words when it fails.
     """
     toolchain = toolchain or find_toolchain(triple)
     library = folder / library_name(plan.name)
@@ -142,6 +143,7 @@ def link_library(
         )
         (work / "exports.map").write_text(version_script(plan.name), encoding="ascii")
         command = _command(toolchain, plan.name, work, objects, library.resolve())
+        command += [] if symbols else ["-s"]
         run_compiler([*command, *link_with_old_glibc(toolchain, work, plan.name)], work, plan.name)
     return library, header
 

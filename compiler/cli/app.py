@@ -86,7 +86,9 @@ def _options(
 @guarded
 def compile_command(
     model: Annotated[Path, typer.Argument(help="The ONNX model.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the artefact.")],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Folder of the artefact.")
+    ] = None,
     target: Target = "host",
     dim: Dims = None,
     shape: Shapes = None,
@@ -106,6 +108,20 @@ def compile_command(
         bool, typer.Option("--no-log", help="Default schedules, whatever was measured.")
     ] = False,
     keep_subnormals: KeepSubnormals = False,
+    symbols: Annotated[
+        bool, typer.Option("--symbols", help="Keep kernels' names in the library: nm, perf, gdb.")
+    ] = False,
+    emit: Annotated[
+        str | None,
+        typer.Option(metavar="KIND", help="Show the kernels' code: tir, llvm or asm."),
+    ] = None,
+    emit_to: Annotated[
+        Path | None,
+        typer.Option("--emit-to", metavar="FOLDER", help="Write that there (default: stdout)."),
+    ] = None,
+    kernel: Annotated[
+        str, typer.Option(metavar="NAME", help="Only that kernel's code, or that ONNX node's.")
+    ] = "",
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show stages, kernels.")] = False,
     explain: Annotated[
         bool, typer.Option("--explain", help="Tell what each pass refused to do, and why.")
@@ -113,13 +129,14 @@ def compile_command(
     as_json: Json = False,
 ) -> None:
     """Compile MODEL into an artefact: a library, its weights, a C header and a manifest."""
-    from planish.cli.compiling import run_compile
+    from planish.cli.compiling import Options, run_compile
+    from planish.cli.emitting import Emission
 
     if log and no_log:
         raise PlanishError("--log and --no-log exclude each other")
-    run_compile(
-        model,
-        output,
+    if emit is None and (emit_to is not None or kernel):
+        raise PlanishError("--emit-to and --kernel are of --emit KIND: tir, llvm or asm")
+    options = Options(
         target=target,
         dims=dim or (),
         shapes=shape or (),
@@ -131,10 +148,12 @@ def compile_command(
         ops=ops or (),
         log=log or not no_log,
         keep_subnormals=keep_subnormals,
+        symbols=symbols,
+        emission=None if emit is None else Emission(emit, kernel, emit_to),
         verbose=verbose,
         explained=explain,
-        as_json=as_json,
     )
+    run_compile(model, output, options, as_json=as_json)
 
 
 @app.command("run")

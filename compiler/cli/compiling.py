@@ -5,70 +5,116 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
+from planish.cli.emitting import Emission, emit_kernels
 from planish.cli.options import parse_dims, parse_shapes
 from planish.cli.printing import print_table, spell_bytes, spell_count, spell_seconds
 from planish.cli.progress import StageProgress
 from planish.cli.refusals import Refusals
 from planish.cli.terminal import say
 from planish.custom import assemble, labelled
-from planish.driver import CompileReport, compile
+from planish.driver import CompileReport, compile, schedule_model
 from planish.ir.errors import PlanishError
 from planish.ir.graph import Graph
+from planish.ir.target import Target
 from planish.ir.text import print_graph
 from planish.passes.pass_ import Step
 from planish.passes.pipeline import Observer
 from planish.passes.trace import recording
 
 
-def run_compile(
-    model: Path,
-    output: Path,
-    *,
-    target: str,
-    dims: Sequence[str],
-    shapes: Sequence[str],
-    name: str | None,
-    threads: int | None,
-    verify: bool,
-    print_after: Sequence[str],
-    passes: Sequence[str],
-    ops: Sequence[str],
-    log: bool | Sequence[Path],
-    keep_subnormals: bool,
-    verbose: bool,
-    explained: bool,
-    as_json: bool,
-) -> None:
-    """Compiles and prints the report; PlanishError for options that cannot be read."""
-    steps = assemble(passes)
-    show = printer(steps, print_after, sys.stderr if as_json else sys.stdout)
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the command line asks for."""
+
+    target: str
+    dims: Sequence[str]
+    shapes: Sequence[str]
+    name: str | None
+    threads: int | None
+    verify: bool
+    print_after: Sequence[str]
+    passes: Sequence[str]
+    ops: Sequence[str]
+    log: bool | Sequence[Path]
+    keep_subnormals: bool
+    symbols: bool
+    emission: Emission | None
+    verbose: bool
+    explained: bool
+
+
+def run_compile(model: Path, output: Path | None, options: Options, *, as_json: bool) -> None:
+    """Compiles and prints the report, and the code that is asked for; without `output` that alone.
+
+    PlanishError for options that cannot be read.
+    """
+    if output is None and options.emission is None:
+        raise PlanishError("planish compile takes --output FOLDER for the artefact, or --emit KIND")
+    steps = assemble(options.passes)
+    show = printer(steps, options.print_after, sys.stderr if as_json else sys.stdout)
+    report: CompileReport | None = None
+    graph: Graph | None
     with StageProgress(enabled=not as_json) as progress, recording() as events:
         refusals = Refusals(steps, events, show)
-        report = compile(
-            model,
-            output,
-            target=target,
-            dims=parse_dims(dims),
-            shapes=parse_shapes(shapes),
-            name=name,
-            verify=verify,
-            passes=passes,
-            ops=ops,
-            observer=refusals.observe,
-            threads=threads,
-            log=log,
-            keep_subnormals=keep_subnormals,
-            progress=progress,
-        )
-    if as_json:
-        say(json.dumps({**report_json(report), "refused": refusals.to_json()}))
-    else:
-        for line in refusals.lines(explained):
+        if output is None:
+            graph, target = _schedule(model, options, refusals, progress)
+        else:
+            report = _compile(model, output, options, refusals, progress)
+            graph, target = refusals.graph, report.target
+    told: dict[str, object] = {"refused": refusals.to_json()}
+    if not as_json:
+        for line in refusals.lines(options.explained):
             say(line)
-        _print_report(report, verbose)
+    if options.emission is not None and graph is not None:
+        emitted = emit_kernels(options.emission, graph, target, options.ops, as_json=as_json)
+        told["emitted"] = emitted
+    if as_json:
+        say(json.dumps({**(report_json(report) if report else {}), **told}))
+    elif report is not None:
+        _print_report(report, options.verbose)
+
+
+def _schedule(
+    model: Path, options: Options, refusals: Refusals, progress: StageProgress
+) -> tuple[Graph, Target]:
+    progress("optimise", 0, 0)
+    return schedule_model(
+        model,
+        target=options.target,
+        dims=parse_dims(options.dims),
+        shapes=parse_shapes(options.shapes),
+        passes=options.passes,
+        ops=options.ops,
+        observer=refusals.observe,
+        threads=options.threads,
+        log=options.log,
+    )
+
+
+def _compile(
+    model: Path, output: Path, options: Options, refusals: Refusals, progress: StageProgress
+) -> CompileReport:
+    return compile(
+        model,
+        output,
+        target=options.target,
+        dims=parse_dims(options.dims),
+        shapes=parse_shapes(options.shapes),
+        name=options.name,
+        verify=options.verify,
+        passes=options.passes,
+        ops=options.ops,
+        observer=refusals.observe,
+        threads=options.threads,
+        log=options.log,
+        keep_subnormals=options.keep_subnormals,
+        symbols=options.symbols,
+        progress=progress,
+    )
 
 
 def printer(steps: Sequence[Step], wanted: Sequence[str], stream: TextIO) -> Observer | None:

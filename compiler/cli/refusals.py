@@ -42,11 +42,13 @@ class Refusals:
     def __init__(self, steps: Sequence[Step], events: Sequence[Event], then: Observer | None):
         self._steps = iter(zip(labelled(steps), (step.origin for step in steps)))
         self._events, self._seen, self._then = events, 0, then
+        self.graph: Graph | None = None  # after the last step
         self._groups: dict[tuple[str, str, str], _Group] = {}
 
     def observe(self, name: str, before: Graph, after: Graph, seconds: float) -> None:
         """Takes the events since the last call for those of the step that has just run."""
         label, origin = next(self._steps)
+        self.graph = after
         for event in self._events[self._seen :]:
             if event.refused is not None:
                 key = (label, event.rule, event.refused)

@@ -432,3 +432,59 @@ def test_interrupt_leaves_nothing_and_exits_130(
     assert code == 130
     assert err == "planish: interrupted; nothing was written\n"
     assert list(tmp_path.iterdir()) == []
+
+
+def test_emits_code_of_kernels(model: Path, tmp_path: Path) -> None:
+    flags = ["compile", model, "--no-log", "--threads", 1]
+    marks = {"tir": "T.prim_func", "llvm": "define ", "asm": ".globl"}
+    for kind, mark in marks.items():
+        code, out, err = run(*flags, "--emit", kind)
+        assert (code, err) == (0, "")
+        assert out.count(": kernel ") == 2
+        assert mark in out
+        assert "from 'first', 'bias', 'activation'" in out
+        code, one, _ = run(*flags, "--emit", kind, "--kernel", "second")  # an ONNX node
+        assert one.count(": kernel ") == 1
+        assert "'first'" not in one
+        assert one.strip().splitlines()[0] in out
+    folder = tmp_path / "code"
+    code, out, _ = run(
+        *flags, "-o", tmp_path / "out", "--emit", "asm", "--emit-to", folder, "--json"
+    )
+    shown = json.loads(out)
+    assert code == 0
+    assert (tmp_path / "out/manifest.json").exists()
+    files = sorted(folder.iterdir())
+    assert sorted(entry["file"] for entry in shown["emitted"]) == [str(path) for path in files]
+    for path in files:
+        assert f"{path.stem}:" in path.read_text()  # the label of the function
+    for wrong, told in [
+        (["--emit", "wasm"], "--emit wasm is none of tir, llvm, asm"),
+        (["--emit", "asm", "--kernel", "third"], "no kernel is called 'third'"),
+        (["--emit", "asm", "--emit-to", model], "is a file; name a folder"),
+        (["--kernel", "first"], "--emit-to and --kernel are of --emit KIND"),
+        ([], "planish compile takes --output FOLDER"),
+    ]:
+        code, out, err = run(*flags, *wrong)
+        assert (code, out) == (2, "")
+        assert told in err
+
+
+def test_symbols_name_the_kernels(model: Path, tmp_path: Path) -> None:
+    flags = ["compile", model, "--no-log", "--no-verify", "--json", "--symbols"]
+    shown = [json.loads(run(*flags, "-o", tmp_path / name)[1]) for name in ("a", "b")]
+    assert shown[0]["digest"] == shown[1]["digest"]  # the same bytes
+    manifest = json.loads((tmp_path / "a/manifest.json").read_text())
+    assert manifest["options"]["symbols"] is True
+    run(*flags[:-1], "-o", tmp_path / "stripped")
+    emitted = json.loads(run("compile", model, "--no-log", "--json", "--emit", "tir")[1])["emitted"]
+    (library,) = (tmp_path / "a").glob("*.so")
+    (stripped,) = (tmp_path / "stripped").glob("*.so")
+    for entry in emitted:
+        symbol = entry["symbol"].encode()
+        assert symbol in library.read_bytes()
+        assert symbol not in stripped.read_bytes()
+    assert "symbols" not in json.loads((tmp_path / "stripped/manifest.json").read_text())["options"]
+    x = np.random.default_rng(1).standard_normal((2, 12)).astype("f4")
+    plain, named = (planish.load(tmp_path / name).run({"x": x})["y"] for name in ("stripped", "a"))
+    assert np.array_equal(plain, named)
