@@ -61,10 +61,13 @@ def _scale_before_padding(match: Match) -> Value | Refusal | None:
     x, v = match["x"], pad.attrs["value"]
     if pad.attrs["mode"] != "constant" or x.type != pad.inputs[0].type or _holds_codes(x):
         return None
-    factor = per_channel(match.data("c"), x.type, input_channel_dim(linear))
+    dim = input_channel_dim(linear)
+    factor = per_channel(match.data("c"), x.type, dim)
     if factor is None:
         return Refusal("the factor varies along more than the channels")
     attrs = dict(pad.attrs)
+    if attrs["before"][dim] or attrs["after"][dim]:
+        return Refusal("channels are padded")
     if v != 0:
         with np.errstate(all="ignore"):
             filled = v / np.where(factor == 0, np.nan, factor)

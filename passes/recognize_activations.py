@@ -43,6 +43,7 @@ def recognize_activations(graph: Graph, target: Target) -> Graph:
     sigmoid or a clipped line), so that the order of factors and where numbers stand do not matter.
     A hard sigmoid stays arithmetic: weights before it take its line. Up to rounding: so
     log(1 + exp(x)), which overflows as exp(x) does, is a softplus only before the tanh of Mish.
+    But 6·x, in x·min(…, 6) / 6, no longer overflows beyond a sixth of the largest number.
     """
     return rewrite(graph, _RULES)
 

@@ -83,6 +83,9 @@ def divide(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 def _power(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Integer powers with a negative exponent are 1/aⁿ toward zero, as integer division is."""
+    if a.dtype.kind == "f":  # numpy takes the root for 0.5: NaN of -inf, where IEEE has inf
+        power = np.power(a, b)
+        return np.asarray(np.where((b == 0.5) & np.isneginf(a), np.abs(a), power), a.dtype)
     if a.dtype.kind != "i":
         return np.asarray(np.power(a, b))
     positive = np.power(a, np.maximum(b, 0))

@@ -54,6 +54,9 @@ FORWARD = {
     "the padding would differ between channels": _conv(
         emit("pad", emit("mul", X, _data(4, 1, 1)), value=1.0, **PADDED)
     ),
+    "channels are padded": _conv(
+        emit("pad", emit("mul", X, _data(4, 1, 1)), before=(0, 1, 0, 0), after=(0, 0, 0, 0))
+    ),
     "it is padded twice, with different numbers": _conv(
         emit("pad", emit("add", X, _data()), **PADDED), padding=1
     ),
