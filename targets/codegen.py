@@ -12,6 +12,7 @@ from tvm_ffi.structural import structural_map
 
 from planish.ir.target import Target
 from planish.targets.bindings import store_bindings
+from planish.targets.expressions.opaque import reveal
 from planish.targets.lowering import LoweredKernel
 from planish.targets.row_loops import fetch_rows_ahead, store_rows_together
 
@@ -80,7 +81,8 @@ def _built(kernels: Mapping[str, LoweredKernel], target: Target) -> tvm.runtime.
         for var, func in module.functions.items()
     }
     module = tirx.transform.LowerTVMBuiltin()(tvm.IRModule(plain))
-    module = tirx.transform.LowerIntrin()(module)
+    plain = {var: func.with_body(reveal(func.body)) for var, func in module.functions.items()}
+    module = tirx.transform.LowerIntrin()(tvm.IRModule(plain))
     return tvm.get_global_func("target.build.llvm")(module, described)
 
 

@@ -17,6 +17,7 @@ from planish.ir.ops import op_def
 from planish.ir.schedule import Schedule
 from planish.passes.fuse import inner_root, is_padded
 from planish.passes.local.stages import vector_axis
+from planish.targets.block_reads import with_known_reads
 from planish.targets.emitters import EMITTERS, WRITERS
 from planish.targets.expressions import contraction, reduction, row_wise
 from planish.targets.expressions.arg_reduce import arg_reduce
@@ -189,7 +190,7 @@ def _expressions(body: Graph, stages: Stages, plan: Schedule) -> tirx.PrimFunc:
         return out.read(reshaped(shape, flat, idx))
 
     stages.compute("out", loops, element, _out_axes(stages, len(loops)))
-    return te.create_prim_func([*params, stages.tensors["out"]])
+    return with_known_reads(te.create_prim_func([*params, stages.tensors["out"]]))
 
 
 def _stored_shape(value: Value) -> tuple[int, ...]:

@@ -9,7 +9,7 @@ from tvm import tirx
 
 from planish.ir.errors import TargetError
 from planish.ir.graph import Constant, Node
-from planish.targets.expressions import vector_math
+from planish.targets.expressions import opaque, vector_math
 from planish.targets.expressions.view import (
     Expr,
     Indices,
@@ -57,23 +57,23 @@ _EXPONENTS = {
 def maximum(a: Expr, b: Expr) -> Expr:
     """The larger one; NaN if either is NaN, unlike TVM's max."""
     if not is_float(a):
-        return tirx.max(a, b)
+        return opaque.larger(a, b)
     if _is_literal(a):
         a, b = b, a
     if _is_literal(b):
-        return tirx.max(b, a)  # `b > a ? b : a`: NaN compares false and stays
-    return tirx.Select(tirx.Or(a >= b, is_nan(a)), a, b)
+        return opaque.larger(b, a)  # `b > a ? b : a`: NaN compares false and stays
+    return tirx.Select(tirx.Or(opaque.less_equal(b, a), is_nan(a)), a, b)
 
 
 def minimum(a: Expr, b: Expr) -> Expr:
     """The smaller one; NaN if either is NaN, unlike TVM's min."""
     if not is_float(a):
-        return tirx.min(a, b)
+        return opaque.smaller(a, b)
     if _is_literal(a):
         a, b = b, a
     if _is_literal(b):
-        return tirx.min(b, a)
-    return tirx.Select(tirx.Or(a <= b, is_nan(a)), a, b)
+        return opaque.smaller(b, a)
+    return tirx.Select(tirx.Or(opaque.less_equal(a, b), is_nan(a)), a, b)
 
 
 def _is_literal(x: Expr) -> bool:
@@ -85,22 +85,19 @@ def _is_literal(x: Expr) -> bool:
 
 def relu(x: Expr) -> Expr:
     """max(x, 0) that keeps NaN."""
-    if "uint" in dtype_of(x) or (isinstance(x, tirx.FloatImm) and not _is_literal(x)):
+    if "uint" in dtype_of(x):
         return x
-    return tirx.max(like(0, x), x)  # this order keeps NaN
+    return opaque.larger(like(0, x), x)  # this order keeps NaN
 
 
 def divide(a: Expr, b: Expr) -> Expr:
     """True quotient of floats; of integers toward zero, and 0 if the divisor is 0."""
-    if is_float(a):
-        return a / b
-    quotient = tirx.truncdiv(a, _harmless(b))
-    if isinstance(b, tirx.IntImm) and b.value > 0:
-        return quotient
-    factor = like(1, b) - _one_if_zero(b)
-    if "uint" not in dtype_of(b):
-        factor = factor - like(2, b) * _one_if_zero(b + like(1, b))
-    return quotient * factor
+    if is_float(a) or (isinstance(b, tirx.IntImm) and b.value > 0):
+        return opaque.divide(a, b)
+    quotient = opaque.divide(a, _harmless(b))
+    if "uint" not in dtype_of(b):  # the least integer by -1 wraps around to itself
+        quotient = tirx.Select(opaque.equal(b, like(-1, b)), _negate(a), quotient)
+    return tirx.Select(opaque.equal(b, like(0, b)), like(0, a), quotient)
 
 
 def _harmless(divisor: Expr) -> Expr:
@@ -110,63 +107,79 @@ def _harmless(divisor: Expr) -> Expr:
     """
     if isinstance(divisor, tirx.IntImm) and divisor.value > 0:
         return divisor
-    safe = divisor + _one_if_zero(divisor)
+    traps = opaque.equal(divisor, like(0, divisor))
     if "uint" not in dtype_of(divisor):
-        safe = safe + like(2, divisor) * _one_if_zero(divisor + like(1, divisor))
-    return safe
+        traps = tirx.Or(traps, opaque.equal(divisor, like(-1, divisor)))
+    return tirx.Select(traps, like(1, divisor), divisor)
 
 
-def _one_if_zero(x: Expr) -> Expr:
-    """1 if the integer x is 0, else 0, without a comparison.
+def _floor_remainder(a: Expr, b: Expr) -> Expr:
+    """a modulo b of integers with the sign of b; 0 if b is 0. It holds its operands repeatedly."""
+    if isinstance(b, tirx.IntImm) and b.value > 0 and b.value & (b.value - 1) == 0:
+        return a & like(b.value - 1, b)
+    rest = opaque.remainder(a, _harmless(b))
+    if "uint" in dtype_of(a):
+        return rest
 
-    Inside a select on x, TVM would fold a comparison away, and then divide before selecting.
-    """
-    sign = tirx.shift_right(x | _negate(x), like(_bits(x) - 1, x))
-    return (sign & like(1, x)) ^ like(1, x)
+    def toward_divisor(r: Expr) -> Expr:
+        differ = opaque.less(r ^ b, like(0, r))  # in their signs
+        return tirx.Select(
+            tirx.And(opaque.not_equal(r, like(0, r)), differ), opaque.add(r, b), r
+        )
+
+    return with_names([rest], toward_divisor)
 
 
 def _equal(a: Expr, b: Expr) -> Expr:
     if dtype_of(a) == "bool":  # LLVM has no comparison of what TVM makes of bool vectors
         return tirx.EQ(a.astype("int32"), b.astype("int32"))
-    return tirx.EQ(a, b)
+    return opaque.equal(a, b)
 
 
 def _clip(x: Expr, low: Expr, high: Expr) -> Expr:
     return with_names([maximum(x, low)], lambda above: minimum(above, high))
 
 
-def _subtract(a: Expr, b: Expr) -> Expr:
-    return a + _negate(b) if "uint" in dtype_of(a) else a - b
-
-
 def _negate(x: Expr) -> Expr:
     if is_float(x):
-        return x * like(-1, x)
-    if "uint" in dtype_of(x):  # TVM holds 0 - x for 0
-        return tirx.bitwise_not(x) + like(1, x)
-    return like(0, x) - x
+        return opaque.multiply(x, like(-1, x))
+    return opaque.subtract(like(0, x), x)
+
+
+def _absolute(x: Expr) -> Expr:
+    if is_float(x):
+        return tirx.abs(x)
+    if "uint" in dtype_of(x):
+        return x
+    return tirx.Select(opaque.less(x, like(0, x)), _negate(x), x)  # the least integer stays
 
 
 def _sign(x: Expr) -> Expr:
     zero, one = like(0, x), like(1, x)
+    above = opaque.less(zero, x)
     if "uint" in dtype_of(x):
-        return tirx.Select(x > zero, one, zero)
-    below = tirx.Select(x < zero, like(-1, x), x)  # x: zero keeps its sign, NaN stays
-    return tirx.Select(x > zero, one, below)
+        return tirx.Select(above, one, zero)
+    below = tirx.Select(opaque.less(x, zero), like(-1, x), x)  # x: zero and NaN stay
+    return tirx.Select(above, one, below)
 
 
 def _modulo(a: Expr, b: Expr, node: Node) -> Expr:
     if node.attrs["fmod"]:
-        return _libm("fmod", a, b) if is_float(a) else tirx.truncmod(a, _harmless(b))
+        return _libm("fmod", a, b) if is_float(a) else opaque.remainder(a, _harmless(b))
     if not is_float(a):
-        return tirx.floormod(a, _harmless(b))
-    rest = _libm("fmod", a, b)
-    differs = tirx.And(tirx.NE(rest, like(0, a)), tirx.NE(_negative(rest), _negative(b)))
-    return tirx.Select(differs, rest + b, rest)
+        return _floor_remainder(a, b)
+
+    def toward_divisor(rest: Expr) -> Expr:
+        differs = tirx.And(
+            opaque.not_equal(rest, like(0, a)), tirx.NE(_negative(rest), _negative(b))
+        )
+        return tirx.Select(differs, opaque.add(rest, b), rest)
+
+    return with_names([_libm("fmod", a, b)], toward_divisor)
 
 
 def _negative(x: Expr) -> Expr:
-    return (x < like(0, x)).astype("int32")
+    return opaque.less(x, like(0, x)).astype("int32")
 
 
 def _power(a: Expr, b: Expr, node: Node) -> Expr:
@@ -177,20 +190,50 @@ def _power(a: Expr, b: Expr, node: Node) -> Expr:
             return _integer_power(a, int(value))
         if value == 0.5 and is_float(a):
             return tirx.sqrt(a)
-    if not is_float(a):
-        raise TargetError(
-            f"{node.where()}: integer power is compiled for constant exponents 0 to 8 only; "
-            "cast the base to float"
-        )
-    return vector_math.power(a, b.astype(dtype_of(a)))
+    if is_float(a):
+        return vector_math.power(a, b.astype(dtype_of(a)))
+    if is_float(b):
+        return cast(vector_math.power(a.astype("float64"), b.astype("float64")), dtype_of(a))
+    return _wrapping_power(a, b)
 
 
 def _integer_power(a: Expr, exponent: int) -> Expr:
     result = like(1, a) if exponent == 0 else a
     for bit in bin(exponent)[3:]:
-        result = result * result
+        result = opaque.multiply(result, result)
         if bit == "1":
-            result = result * a
+            result = opaque.multiply(result, a)
+    return result
+
+
+def _wrapping_power(a: Expr, b: Expr) -> Expr:
+    """a ** b of integers, which wraps around; to a negative power 1/a, toward zero, and 0 for 1/0.
+
+    By squares of a, one for each bit of b: what a compiler can make of a loop of known length.
+    """
+    bits = _bits(b) - ("uint" not in dtype_of(b))
+    square, result = a, like(1, a)
+    chain: list[tuple[Expr, Expr]] = []
+
+    def named(name: str, value: Expr) -> Expr:
+        var = tirx.Var(name, value.ty)
+        chain.append((var, opaque.held(value)))
+        return var
+
+    for bit in range(bits):
+        taken = opaque.not_equal(b & like(1 << bit, b), like(0, b))
+        result = named("power", opaque.multiply(result, tirx.Select(taken, square, like(1, a))))
+        if bit + 1 < bits:
+            square = named("square", opaque.multiply(square, square))
+    if "uint" not in dtype_of(b):
+        inverse = tirx.Select(opaque.equal(a, like(1, a)), like(1, a), like(0, a))
+        if "uint" not in dtype_of(a):
+            odd = opaque.not_equal(b & like(1, b), like(0, b))
+            sign = tirx.Select(odd, like(-1, a), like(1, a))
+            inverse = tirx.Select(opaque.equal(a, like(-1, a)), sign, inverse)
+        result = tirx.Select(opaque.less(b, like(0, b)), inverse, result)
+    for var, value in reversed(chain):
+        result = tirx.Let(var, value, result)
     return result
 
 
@@ -199,7 +242,7 @@ def cast(x: Expr, dtype: str) -> Expr:
     if dtype == dtype_of(x):
         return x
     if dtype == "bool":
-        return tirx.NE(x, like(0, x))
+        return opaque.not_equal(x, like(0, x))
     if dtype_of(x) == "bool" and dtype != "int32":
         x = x.astype("int32")
     if is_float(x) and dtype in _BY_WAY_OF:
@@ -218,15 +261,15 @@ _BY_WAY_OF = {"int8": "int32", "uint8": "int32", "int16": "int32", "uint16": "in
 
 def _unsigned(x: Expr) -> Expr:
     negative = x.astype("int64").astype("uint64")
-    return tirx.Select(x < like(0, x), negative, x.astype("uint64"))
+    return tirx.Select(opaque.less(x, like(0, x)), negative, x.astype("uint64"))
 
 
 def _is_inf(x: Expr, node: Node) -> Expr:
     found = const(False, "bool")
     if node.attrs["positive"]:
-        found = tirx.EQ(x, tirx.infinity(dtype_of(x)))
+        found = opaque.equal(x, tirx.infinity(dtype_of(x)))
     if node.attrs["negative"]:
-        below = tirx.EQ(x, like(float("-inf"), x))
+        below = opaque.equal(x, like(float("-inf"), x))
         found = tirx.Or(found, below) if node.attrs["positive"] else below
     return found
 
@@ -237,16 +280,24 @@ def _gelu(x: Expr, node: Node) -> Expr:
 
 
 def _hard_swish(x: Expr) -> Expr:
-    line = x * like(1 / 6, x) + like(0.5, x)
-    return x * minimum(maximum(line, like(0, x)), like(1, x))
+    line = opaque.add(opaque.multiply(x, like(1 / 6, x)), like(0.5, x))
+    return opaque.multiply(x, minimum(maximum(line, like(0, x)), like(1, x)))
 
 
 def _shift(a: Expr, b: Expr, left: bool) -> Expr:
-    """Shift of unsigned integers; a count of the width or more gives 0, as numpy's does."""
-    wide = b >= like(_bits(a), b)
-    count = tirx.Select(wide, like(0, b), b)
+    """Shift by a count; one below 0 or of the width or more moves every bit out, as numpy's does.
+
+    Shifted to the right, what is left then is the sign.
+    """
+    width, signed = _bits(a), "uint" not in dtype_of(a)
+    out = opaque.less_equal(like(width, b), b)
+    if signed:
+        out = tirx.Or(out, opaque.less(b, like(0, b)))
+    if not left and signed:
+        return tirx.shift_right(a, tirx.Select(out, like(width - 1, b), b))
+    count = tirx.Select(out, like(0, b), b)
     shifted = tirx.shift_left(a, count) if left else tirx.shift_right(a, count)
-    return tirx.Select(wide, like(0, a), shifted)
+    return tirx.Select(out, like(0, a), shifted)
 
 
 def _bits(x: Expr) -> int:
@@ -272,14 +323,14 @@ _ELEMENTARY: tuple[str, ...] = (
 UNARY: dict[str, Callable[[Expr], Expr]] = {
     **{name: getattr(vector_math, name) for name in _ELEMENTARY},
     "neg": lambda x: _negate(x),
-    "abs": lambda x: x if "uint" in dtype_of(x) else tirx.abs(x),
+    "abs": lambda x: _absolute(x),
     "sqrt": tirx.sqrt,
     "hard_swish": _hard_swish,
     "floor": tirx.floor,
     "ceil": tirx.ceil,
     "round": tirx.nearbyint,
     "sign": _sign,
-    "reciprocal": lambda x: like(1, x) / x,
+    "reciprocal": lambda x: opaque.divide(like(1, x), x),
     "relu": relu,
     "not": tirx.Not,
     "bitwise_not": tirx.bitwise_not,
@@ -287,17 +338,17 @@ UNARY: dict[str, Callable[[Expr], Expr]] = {
 }
 
 BINARY: dict[str, Callable[[Expr, Expr], Expr]] = {
-    "add": lambda a, b: a + b,
-    "sub": lambda a, b: _subtract(a, b),
-    "mul": tirx.Mul,  # `a * 0` would lose a, and with it the stage that schedules name
+    "add": opaque.add,
+    "sub": opaque.subtract,
+    "mul": opaque.multiply,
     "div": divide,
     "maximum": maximum,
     "minimum": minimum,
     "equal": lambda a, b: _equal(a, b),
-    "less": lambda a, b: a < b,
-    "less_equal": lambda a, b: a <= b,
-    "greater": lambda a, b: a > b,
-    "greater_equal": lambda a, b: a >= b,
+    "less": opaque.less,
+    "less_equal": opaque.less_equal,
+    "greater": lambda a, b: opaque.less(b, a),
+    "greater_equal": lambda a, b: opaque.less_equal(b, a),
     "and": tirx.And,
     "or": tirx.Or,
     "xor": lambda a, b: tirx.NE(a.astype("int32"), b.astype("int32")),

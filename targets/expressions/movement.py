@@ -10,7 +10,7 @@ from tvm import tirx
 from planish.ir.graph import Node
 from planish.targets.expressions.elementwise import aligned, const
 from planish.targets.expressions.rotary import rotary_embedding
-from planish.targets.expressions.view import Bindings, Expr, Indices, View, dtype_of
+from planish.targets.expressions.view import Bindings, Expr, Indices, View, with_names
 
 Index = Callable[[Indices], Indices]
 
@@ -171,20 +171,31 @@ def _folded(i: Expr, n: int, mode: str) -> Expr:
 def wrapped(index: Expr, n: int) -> Expr:
     """A user's index in [-n, n) as one in [0, n); anything else is held inside the tensor.
 
-    Indices are data: they are clamped, so that a wrong one can never read foreign memory.
+    Indices are data: they are clamped, so that a wrong one can never read foreign memory. The
+    result holds `index` several times.
     """
-    index = index.astype("int64") if dtype_of(index) != "int64" else index
-    positive = tirx.Select(index < tirx.const(0, "int64"), index + n, index)
-    low, high = tirx.const(0, "int64"), tirx.const(n - 1, "int64")
-    return tirx.max(tirx.min(positive, high), low).astype("int32")
+    index = index.astype("int64")
+    zero, last = tirx.const(0, "int64"), tirx.const(n - 1, "int64")
+    counted = tirx.Select(index < zero, index + n, index)  # below 0: from the end
+    return tirx.max(tirx.min(counted, last), zero).astype("int32")
+
+
+def _places(indices: View, n: int, bindings: Bindings) -> View:
+    """The `wrapped` indices, each one a variable: what is read there may repeat it."""
+
+    def read(idx: Indices) -> Expr:
+        return with_names([indices.read(idx)], lambda index: wrapped(index, n))
+
+    return bindings.shared(View(indices.shape, "int32", read), "at")
 
 
 def _gather(node: Node, inputs: Sequence[View], bindings: Bindings) -> Callable[[Indices], Expr]:
     data, indices = inputs
     axis, rank = node.attrs["axis"] % data.rank, indices.rank
+    places = _places(indices, data.shape[axis], bindings)
 
     def read(idx: Indices) -> Expr:
-        chosen = wrapped(indices.read(idx[axis : axis + rank]), data.shape[axis])
+        chosen = places.read(idx[axis : axis + rank])
         return data.read((*idx[:axis], chosen, *idx[axis + rank :]))
 
     return read
@@ -195,24 +206,20 @@ def _gather_elements(
 ) -> Callable[[Indices], Expr]:
     data, indices = inputs
     axis = node.attrs["axis"] % data.rank
-
-    def read(idx: Indices) -> Expr:
-        chosen = wrapped(indices.read(idx), data.shape[axis])
-        return data.read((*idx[:axis], chosen, *idx[axis + 1 :]))
-
-    return read
+    places = _places(indices, data.shape[axis], bindings)
+    return _select(node, inputs, lambda idx: (*idx[:axis], places.read(idx), *idx[axis + 1 :]))
 
 
 def _gather_nd(node: Node, inputs: Sequence[View], bindings: Bindings) -> Callable[[Indices], Expr]:
     data, indices = inputs
-    batch, depth = node.attrs["batch_dims"], indices.shape[-1]
-    lead = indices.rank - 1
+    batch, lead = node.attrs["batch_dims"], indices.rank - 1
+    coordinates = [
+        (_places(indices, data.shape[batch + k], bindings), tirx.const(k, "int32"))
+        for k in range(indices.shape[-1])
+    ]
 
     def read(idx: Indices) -> Expr:
-        chosen = tuple(
-            wrapped(indices.read((*idx[:lead], tirx.const(k, "int32"))), data.shape[batch + k])
-            for k in range(depth)
-        )
+        chosen = (places.read((*idx[:lead], k)) for places, k in coordinates)
         return data.read((*idx[:batch], *chosen, *idx[lead:]))
 
     return read
