@@ -8,6 +8,7 @@ each bound value becomes a local buffer, which LLVM makes a register again.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from tvm import ir, tirx
@@ -52,19 +53,36 @@ def _scalar_store(store: tirx.BufferStore) -> tirx.Stmt:
 def _stored(
     store: tirx.BufferStore, lanes: int, lane: Expr, allocated: list[tirx.Stmt]
 ) -> tirx.Stmt:
+    """The store, after stores of what its value binds: to an element of its own for each lane.
+
+    What is the same in all lanes has one element. A place in memory must stay one number: vectors
+    are then loaded whole, not gathered lane by lane.
+    """
     bound: Bound = []
     value = _hoisted(store.value, bound)
     if not bound:
         return store
     statements: list[tirx.Stmt] = []
     places: dict[Any, Expr] = {}
+    by_lane: list[Any] = [lane]  # variables that differ from lane to lane
     for var, inner in bound:
-        buffer = tirx.decl_buffer((lanes,), str(var.ty), var.name, scope="local")
+        is_by_lane = _mentions(inner, by_lane)
+        if is_by_lane:
+            by_lane.append(var)
+        at = lane if is_by_lane else tirx.const(0, "int32")
+        size = lanes if is_by_lane else 1
+        buffer = tirx.decl_buffer((size,), str(var.ty), var.name, scope="local")
         allocated.append(tirx.AllocBuffer(buffer))
-        statements.append(tirx.BufferStore(buffer, inner, [lane]))
-        places[var] = tirx.BufferLoad(buffer, [lane])
+        statements.append(tirx.BufferStore(buffer, inner, [at]))
+        places[var] = tirx.BufferLoad(buffer, [at])
     statements.append(tirx.BufferStore(store.buffer, value, store.indices))
     return structural_map(tirx.SeqStmt(statements), (tirx.Var, lambda v: places.get(v, v)))
+
+
+def _mentions(expr: Expr, wanted: Sequence[Any]) -> bool:
+    found: list[Any] = []
+    structural_walk(expr, (tirx.Var, found.append))
+    return any(var.same_as(one) for var in found for one in wanted)
 
 
 def _hoisted(expr: Expr, bound: Bound) -> Expr:

@@ -9,13 +9,11 @@ from tvm.tirx.script import builder as T
 
 from planish.ir.graph import Node
 from planish.targets.emitters.function import Buffer, choice, function, rows_of, tasks
+from planish.targets.expressions.opaque import add
 from planish.targets.expressions.view import Expr
 
-#: Sums are taken in a wider type: a chain of additions costs the same in it. Unsigned integers
-#: wrap around, where an overflow of signed ones would be undefined in LLVM.
-_ACCUMULATOR = {"float16": "float32", "float32": "float64", "float64": "float64"} | {
-    f"{sign}int{bits}": f"uint{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)
-}
+#: Sums of floats are taken in a wider type: a chain of additions costs the same in it.
+_ACCUMULATOR = {"float16": "float32", "float32": "float64"}
 
 
 def cumsum(kernel: Node) -> tirx.PrimFunc:
@@ -41,7 +39,7 @@ def _column(
     at: Callable[[Expr, Expr], list[Expr]],
 ) -> None:  # fmt: skip
     dtype = node.output.type.dtype.value
-    wide = _ACCUMULATOR[dtype]
+    wide = _ACCUMULATOR.get(dtype, dtype)
     loop = T.vectorized if width in (4, 8, 16, 32) else T.serial
     total = T.alloc_buffer((width,), wide)
     with loop(0, width) as v:
@@ -52,7 +50,7 @@ def _column(
             term = x[*at(t, v)].astype(wide)
             if node.attrs["exclusive"]:
                 T.buffer_store(y, total[v].astype(dtype), at(t, v))
-                T.buffer_store(total, total[v] + term, [v])
+                T.buffer_store(total, add(total[v], term), [v])
             else:
-                T.buffer_store(total, total[v] + term, [v])
+                T.buffer_store(total, add(total[v], term), [v])
                 T.buffer_store(y, total[v].astype(dtype), at(t, v))

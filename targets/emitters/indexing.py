@@ -17,6 +17,7 @@ from planish.ir.graph import Node
 from planish.targets.emitters.function import Buffer, choice, function, tasks
 from planish.targets.expressions.elementwise import maximum, minimum
 from planish.targets.expressions.movement import wrapped
+from planish.targets.expressions.opaque import add, multiply
 from planish.targets.expressions.view import Expr
 
 Put = Callable[[Expr, Expr], None]
@@ -24,8 +25,8 @@ Put = Callable[[Expr, Expr], None]
 
 _COMBINE: dict[str, Callable[[Expr, Expr], Expr]] = {
     "none": lambda old, new: new,
-    "add": lambda old, new: old + new,
-    "mul": lambda old, new: old * new,
+    "add": add,
+    "mul": multiply,
     "max": maximum,
     "min": minimum,
 }

@@ -10,6 +10,7 @@ from tvm import te, tirx
 
 from planish.ir.graph import Node
 from planish.ir.schedule import Schedule
+from planish.targets.expressions import opaque
 from planish.targets.expressions.elementwise import const, is_float, is_nan, like
 from planish.targets.expressions.reduction import fold_rows, highest, lowest, reduce_rows
 from planish.targets.expressions.view import (
@@ -41,7 +42,7 @@ def arg_reduce(node: Node, inputs: Sequence[View], stages: Stages, schedule: Sch
         return x.read((*row[:axis], k, *row[axis:]))
 
     def place(value: Expr, k: Expr, best: Expr) -> Expr:
-        found = tirx.Select(tirx.EQ(value, best), k, none)
+        found = tirx.Select(opaque.equal(value, best), k, none)
         if not is_float(value):
             return found
         return tirx.Select(is_nan(value), k - length if first else k + length, found)
@@ -95,23 +96,18 @@ def _candidates(
     identity = lowest if largest else highest
 
     def better(old: Expr, new: Expr, of_old: Expr, of_new: Expr) -> Expr:
-        """In a lane the elements come in their order: of equal ones the first, or last, stays.
-
-        Written without a negation: TVM turns that of a comparison into the opposite one, which
-        forgets NaN.
-        """
+        """In a lane the elements come in their order: of equal ones the first, or last, stays."""
         if last:
-            takes = new >= old if largest else new <= old
+            takes = opaque.less_equal(old, new) if largest else opaque.less_equal(new, old)
             return tirx.Select(tirx.Or(takes, is_unordered(new)), of_new, of_old)
-        keeps = new <= old if largest else new >= old
+        keeps = opaque.less_equal(new, old) if largest else opaque.less_equal(old, new)
         return tirx.Select(tirx.Or(keeps, is_unordered(old)), of_old, of_new)
 
     def is_unordered(value: Expr) -> Expr:
-        """As `is_nan`, in one comparison of floats: the select hides the negation from TVM."""
+        """As `is_nan`, in one comparison of floats."""
         if not is_float(value):
             return const(False, "bool")
-        ordered = value <= like(math.inf, value)
-        return tirx.EQ(tirx.Select(ordered, const(1, "int32"), const(0, "int32")), 0)
+        return tirx.Not(opaque.less_equal(value, like(math.inf, value)))
 
     def join(old: Sequence[Expr], new: Sequence[Expr]) -> tuple[Expr, Expr]:
         value = once(new[0], lambda v: better(old[0], v, old[0], v))

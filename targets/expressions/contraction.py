@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from tvm import te, tirx
+from tvm import tirx
 
 from planish.ir.graph import Node
 from planish.ir.schedule import Schedule
 from planish.targets.expressions.elementwise import aligned, const
+from planish.targets.expressions.opaque import multiply
+from planish.targets.expressions.reduction import SUM
 from planish.targets.expressions.view import Expr, Indices, Stages, Tiling, View
 
 _BLOCKED = ("n", "oc", "oh", "ow", "ow.i", "oci")
@@ -38,20 +40,20 @@ def _summed(
     """
     (first, extent), *others = reduced
     if chunk == extent:
-        return stages.reduce("acc", shape, reduced, element, te.sum, axes)
+        return stages.reduce("acc", shape, reduced, element, SUM, axes)
 
     def partial(idx: Indices, r: Indices) -> Expr:
         return element(idx[1:], (idx[0] * chunk + r[0], *r[1:]))
 
     count = extent // chunk
     part = stages.reduce(
-        "part", (count, *shape), [(first, chunk), *others], partial, te.sum, ("part", *axes)
+        "part", (count, *shape), [(first, chunk), *others], partial, SUM, ("part", *axes)
     )
 
     def total(idx: Indices, r: Indices) -> Expr:
         return part.read((r[0], *idx))
 
-    return stages.reduce("acc", shape, [("part", count)], total, te.sum, axes)
+    return stages.reduce("acc", shape, [("part", count)], total, SUM, axes)
 
 
 def blocked_conv(node: Node, inputs: Sequence[View], stages: Stages, schedule: Schedule) -> View:
@@ -85,7 +87,7 @@ def blocked_conv(node: Node, inputs: Sequence[View], stages: Stages, schedule: S
             b, o, p, c = tiling.whole(idx)
             at = (tirx.floordiv(p, ow), tirx.floormod(p, ow))
             block, lane = channel(o, r)
-            return x.read((b, block, *at, lane)) * w.read((o, *r, c))
+            return multiply(x.read((b, block, *at, lane)), w.read((o, *r, c)))
 
         axes = ("n", "oc", "ow", "ow.i", "oci")
         acc = _summed(stages, tiling.tiled(flat), reduced, pixel, axes, chunk)
@@ -97,7 +99,7 @@ def blocked_conv(node: Node, inputs: Sequence[View], stages: Stages, schedule: S
         b, o, i, j, c = tiling.whole(idx)
         block, lane = channel(o, r)
         at = (b, block, i * sh + r[1] * dh, j * sw + r[2] * dw, lane)
-        return x.read(at) * w.read((o, *r, c))
+        return multiply(x.read(at), w.read((o, *r, c)))
 
     acc = _summed(stages, tiling.tiled(shape), reduced, element, _BLOCKED, chunk)
     return _tiled(stages, tiling, shape, x.dtype, acc)
@@ -114,10 +116,11 @@ def blocked_depthwise_conv(
 
     def element(idx: Indices, r: Indices) -> Expr:
         b, c, i, j, ci = tiling.whole(idx)
-        return x.read((b, c, i * sh + r[0] * dh, j * sw + r[1] * dw, ci)) * w.read((c, *r, ci))
+        value = x.read((b, c, i * sh + r[0] * dh, j * sw + r[1] * dw, ci))
+        return multiply(value, w.read((c, *r, ci)))
 
     reduced = [("kh", w.shape[1]), ("kw", w.shape[2])]
-    acc = stages.reduce("acc", tiling.tiled(shape), reduced, element, te.sum, _BLOCKED)
+    acc = stages.reduce("acc", tiling.tiled(shape), reduced, element, SUM, _BLOCKED)
     return _tiled(stages, tiling, shape, x.dtype, acc)
 
 
@@ -148,10 +151,10 @@ def conv(node: Node, inputs: Sequence[View], stages: Stages, schedule: Schedule)
         if inside:
             guard = tirx.all(*inside) if len(inside) > 1 else inside[0]
             value = tirx.if_then_else(guard, value, const(0, x.dtype))
-        return value * w.read((idx[1], *r))
+        return multiply(value, w.read((idx[1], *r)))
 
     axes = ("n", "oc", *(f"o{d}" for d in dims[:-1]), "ow", "ow.i")
-    acc = stages.reduce("acc", tiling.tiled(shape), reduced, element, te.sum, axes)
+    acc = stages.reduce("acc", tiling.tiled(shape), reduced, element, SUM, axes)
     return _tiled(stages, tiling, shape, x.dtype, acc)
 
 
@@ -173,7 +176,7 @@ def matmul(node: Node, inputs: Sequence[View], stages: Stages, schedule: Schedul
     def element(idx: Indices, r: Indices) -> Expr:
         at = tiling.whole(idx)
         left = a.read((*_batch(a, shape, at), at[-2], r[0]))
-        return left * b.read((*_batch(b, shape, at), r[0], at[-1]))
+        return multiply(left, b.read((*_batch(b, shape, at), r[0], at[-1])))
 
     axes, reduced = _matmul_axes(len(shape)), [("k", a.shape[-1])]
     chunk = int(schedule.choice("chunk"))
@@ -191,7 +194,7 @@ def packed_matmul(node: Node, inputs: Sequence[View], stages: Stages, schedule: 
     def element(idx: Indices, r: Indices) -> Expr:
         at = tiling.whole(idx)
         panel = (tirx.floordiv(at[-1], block), r[0], tirx.floormod(at[-1], block))
-        return a.read((*at[:-1], r[0])) * b.read(panel)
+        return multiply(a.read((*at[:-1], r[0])), b.read(panel))
 
     axes, reduced = _matmul_axes(len(shape)), [("k", a.shape[-1])]
     full = tiling.tiled((*shape[:-1], b.shape[0] * block))

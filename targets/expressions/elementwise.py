@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 
 from tvm import tirx
 
-from planish.ir.errors import TargetError
 from planish.ir.graph import Constant, Node
 from planish.targets.expressions import opaque, vector_math
 from planish.targets.expressions.view import (
@@ -123,9 +122,7 @@ def _floor_remainder(a: Expr, b: Expr) -> Expr:
 
     def toward_divisor(r: Expr) -> Expr:
         differ = opaque.less(r ^ b, like(0, r))  # in their signs
-        return tirx.Select(
-            tirx.And(opaque.not_equal(r, like(0, r)), differ), opaque.add(r, b), r
-        )
+        return tirx.Select(tirx.And(opaque.not_equal(r, like(0, r)), differ), opaque.add(r, b), r)
 
     return with_names([rest], toward_divisor)
 

@@ -10,6 +10,7 @@ from tvm import te, tirx
 from planish.ir.graph import Node
 from planish.ir.schedule import Schedule
 from planish.passes.local.row_stages import fold_widths, taken_in_lanes
+from planish.targets.expressions import opaque
 from planish.targets.expressions.elementwise import (
     const,
     is_float,
@@ -46,19 +47,29 @@ def highest(dtype: str) -> Expr:
     return const(True, dtype) if dtype == "bool" else tirx.max_value(dtype)
 
 
-#: How partial results join, and the identity; NaN wins in max and min, as in numpy.
+def _sum(a: Expr, b: Expr) -> Expr:
+    return a + b if is_float(a) else opaque.add(a, b)
+
+
+def _product(a: Expr, b: Expr) -> Expr:
+    return a * b if is_float(a) else opaque.multiply(a, b)
+
+
+#: How partial results join, and the identity; NaN wins in max and min, as in numpy, and integers
+#: wrap around.
 JOIN: dict[str, tuple[Callable[[Expr, Expr], Expr], Callable[[str], Expr]]] = {
-    "sum": (lambda a, b: a + b, lambda dtype: const(0, dtype)),
-    "prod": (lambda a, b: a * b, lambda dtype: const(1, dtype)),
+    "sum": (_sum, lambda dtype: const(0, dtype)),
+    "prod": (_product, lambda dtype: const(1, dtype)),
     "max": (lambda a, b: once(b, lambda value: maximum(a, value)), lowest),
     "min": (lambda a, b: once(b, lambda value: minimum(a, value)), highest),
     # NaN may be lost: for those that look for it themselves, or keep it (in the sum of a softmax).
-    "top": (lambda a, b: tirx.max(a, b), lowest),
-    "bottom": (lambda a, b: tirx.min(a, b), highest),
+    "top": (opaque.larger, lowest),
+    "bottom": (opaque.smaller, highest),
 }
 COMBINE: dict[str, Combine] = {
     name: te.comm_reducer(join, identity, name=name) for name, (join, identity) in JOIN.items()
 }
+SUM = COMBINE["sum"]
 _KIND = {
     "reduce_sum": "sum",
     "reduce_mean": "sum",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tvm import tirx
 
+from planish.targets.expressions import opaque
 from planish.targets.expressions.vector_math.arithmetic import (
     DOUBLE,
     SINGLE,
@@ -50,10 +51,10 @@ def power(x: Expr, y: Expr) -> Expr:
 def _power(s: Steps, x: Expr, y: Expr) -> Expr:
     size = s.let("magnitude", _exp2(s, s.let("product", _log2(s, x) * _bounded(s, y))))
     zero = s.real(0)
-    whole = tirx.EQ(tirx.floor(y), y)
+    whole = opaque.equal(tirx.floor(y), y)
     undefined = tirx.And(tirx.And(x < zero, x > s.real(float("-inf"))), tirx.Not(whole))
     half = s.let("half", y * s.real(0.5))
-    odd = tirx.And(whole, tirx.NE(tirx.floor(half), half))
+    odd = tirx.And(whole, opaque.not_equal(tirx.floor(half), half))
     sign = tirx.Select(odd, s.bits(x) & s.whole(SINGLE.sign_mask), s.whole(0))
     signed = s.let("signed", s.from_bits(s.bits(size) | sign))
     result = tirx.Select(undefined, s.real(float("nan")), signed)
