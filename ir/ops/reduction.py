@@ -74,7 +74,10 @@ def _mean(x: np.ndarray, attrs: Attrs) -> np.ndarray:
     """Integers toward zero, as integer division is."""
     total = _sum(x, attrs)
     count = np.prod([x.shape[axis] for axis in attrs["axes"]], dtype=np.int64)
-    return divide(total, np.asarray(count, total.dtype))
+    if total.dtype.kind == "f":
+        return divide(total, np.asarray(count, total.dtype))
+    wide = np.uint64 if total.dtype.kind == "u" else np.int64  # the type need not hold the count
+    return divide(total.astype(wide), np.asarray(count, wide))
 
 
 def _maximum(x: np.ndarray, attrs: Attrs) -> np.ndarray:

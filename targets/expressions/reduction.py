@@ -233,7 +233,8 @@ def _mean(total: Expr, count: int) -> Expr:
     if is_float(total):
         return total / like(count, total)
     dtype = dtype_of(total)  # which need not hold the count
-    return tirx.truncdiv(total.astype("int64"), const(count, "int64")).astype(dtype)
+    wide = "uint64" if "uint" in dtype else "int64"
+    return opaque.divide(total.astype(wide), const(count, wide)).astype(dtype)
 
 
 def pool(node: Node, inputs: Sequence[View], stages: Stages, schedule: Schedule) -> View:
