@@ -153,7 +153,7 @@ class Timer:
         (loop,) = schedule.get_loops(schedule.get_sblock("y"))
         schedule.vectorize(schedule.split(loop, [None, lanes])[1])
         built = {"powers": LoweredKernel(schedule.mod["main"])}
-        (self.folder / "powers.o").write_bytes(build_object(built, self.target))
+        (self.folder / "powers.o").write_bytes(build_object(built, self.target).code)
         (self.folder / "powers.c").write_text(
             "int powers(void *, void *);\n"
             "int planish_trial_kernel(void *const *p) { return powers(p[0], p[1]); }\n"

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import tempfile
+import os
 from collections.abc import Mapping
-from pathlib import Path
+from dataclasses import dataclass
 
 import tvm
 from tvm import s_tir, tirx
@@ -13,6 +13,7 @@ from tvm_ffi.structural import structural_map
 from planish.ir.target import Target
 from planish.targets.bindings import store_bindings
 from planish.targets.expressions.opaque import reveal
+from planish.targets.feature_use import allowed, element_families, forbidden, is_gated, used
 from planish.targets.lowering import LoweredKernel
 from planish.targets.row_loops import fetch_rows_ahead, store_rows_together
 
@@ -27,31 +28,58 @@ def tvm_target(target: Target) -> tvm.target.Target:
             "kind": "llvm",
             "mtriple": target.triple,
             "mcpu": target.cpu,
-            "mattr": [f"+{feature}" for feature in target.features],
+            "mattr": [
+                *(f"+{feature}" for feature in target.features),
+                *(f"-{feature}" for feature in forbidden(target)),
+            ],
         }
     )
 
 
-def build_object(kernels: Mapping[str, LoweredKernel], target: Target) -> bytes:
+@dataclass(frozen=True, slots=True)
+class ObjectCode:
+    """A relocatable object, and the features of the target that its instructions need."""
+
+    code: bytes
+    features: tuple[str, ...]
+
+
+def build_object(kernels: Mapping[str, LoweredKernel], target: Target) -> ObjectCode:
     """Compile kernels (symbol → scheduled function) into one relocatable object.
 
     Each becomes `int32_t SYMBOL(void *…)` over the data pointers of its parameters. TVM's packed
     calling convention is left out: its argument checks cost more than a small kernel.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "kernels.o"
-        _built(kernels, target).write_to_file(str(path))
-        return path.read_bytes()
+    given = _given(kernels, target)
+    module = _built(kernels, given)
+    features = given.features
+    if is_gated(given):
+        features = used(given, str(module.inspect_source("asm")))
+    return ObjectCode(_object_bytes(module), features)
 
 
 def build_assembly(kernels: Mapping[str, LoweredKernel], target: Target) -> str:
     """The same code as text, in LLVM's syntax for the target's assembler."""
-    return str(_built(kernels, target).inspect_source("asm"))
+    return str(_built(kernels, _given(kernels, target)).inspect_source("asm"))
+
+
+def _given(kernels: Mapping[str, LoweredKernel], target: Target) -> Target:
+    """The target with the features that LLVM may use for these kernels."""
+    families = frozenset[str]().union(*(element_families(k.func) for k in kernels.values()))
+    return allowed(target, families)
+
+
+def _object_bytes(module: tvm.runtime.Module) -> bytes:
+    """The module as an object file, by way of memory: on a full disk LLVM would end the process."""
+    descriptor = os.memfd_create("kernels.o", os.MFD_CLOEXEC)
+    with open(descriptor, "rb") as file:
+        module.write_to_file(f"/proc/self/fd/{descriptor}", "o")
+        return file.read()
 
 
 def build_llvm(kernels: Mapping[str, LoweredKernel], target: Target) -> str:
     """The same code as LLVM's intermediate representation, optimised."""
-    return str(_built(kernels, target).inspect_source("ll"))
+    return str(_built(kernels, _given(kernels, target)).inspect_source("ll"))
 
 
 def print_tir(kernels: Mapping[str, LoweredKernel], target: Target) -> str:

@@ -15,7 +15,8 @@ from planish.ir.errors import PlanishError, TargetError
 from planish.ir.graph import Graph, Node, Value
 from planish.ir.target import Target
 from planish.passes.views import VIEWS
-from planish.targets.codegen import build_object
+from planish.targets.codegen import ObjectCode, build_object
+from planish.targets.feature_use import element_families
 from planish.targets.grouping import Launch, alone, launches
 from planish.targets.lowering import LoweredKernel, lower_kernel
 from planish.targets.memory import MemoryPlan, plan_memory
@@ -74,6 +75,7 @@ def emit(
     symbols = _symbols(called, memory)
     distinct = {symbols[node]: node for node in reversed(called)}
     groups = tuple(_groups(order))
+    objects = tuple(_objects(distinct, memory.in_place, target, progress))
     plan = ModelPlan(
         name=symbol_prefix(name),
         inputs=tuple(_spec(value, value.name) for value in graph.inputs),
@@ -81,14 +83,13 @@ def emit(
         calls=tuple(_call(node, symbols[node], memory) for node in called),
         arena_bytes=memory.arena_bytes,
         weights_bytes=memory.weights_bytes,
-        features=target.features,
+        features=tuple(sorted({name for made in objects for name in made.features})),
         groups=groups,
         keep_subnormals=keep_subnormals,
     )
-    objects = tuple(_objects(distinct, memory.in_place, target, progress))
     lanes = _lanes(groups)
     kernels = tuple(_info(node, lanes.get(number)) for number, node in enumerate(called))
-    return Emitted(plan, objects, memory.weights, kernels)
+    return Emitted(plan, tuple(made.code for made in objects), memory.weights, kernels)
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,19 +173,23 @@ def _objects(
     in_place: Mapping[Node, int],
     target: Target,
     progress: Progress | None,
-) -> Iterator[bytes]:
+) -> Iterator[ObjectCode]:
     """Object files of a few kernels each, so that there is progress to tell of."""
     symbols = sorted(kernels)
     for begin in range(0, len(symbols), BATCH):
         if progress is not None:
             progress("compile", begin, len(symbols))
         batch = {name: kernels[name] for name in symbols[begin : begin + BATCH]}
-        yield _object(batch, in_place, target)
+        yield from _tried(batch, in_place, lambda lowered: _by_types(lowered, target))
 
 
-def _object(kernels: Mapping[str, Node], in_place: Mapping[Node, int], target: Target) -> bytes:
-    """One object file."""
-    return _tried(kernels, in_place, lambda lowered: build_object(lowered, target))
+def _by_types(kernels: Mapping[str, LoweredKernel], target: Target) -> list[ObjectCode]:
+    """Object files, one for kernels of the same element types: these decide on CPU features."""
+    groups: dict[tuple[str, ...], dict[str, LoweredKernel]] = {}
+    for name, kernel in kernels.items():
+        families = tuple(sorted(element_families(kernel.func)))
+        groups.setdefault(families, {})[name] = kernel
+    return [build_object(group, target) for group in groups.values()]
 
 
 def _tried(

@@ -25,7 +25,7 @@ def build_kernel(text: str, target: Target, path: Path) -> None:
     whatever TVM raises.
     """
     (kernel,) = parse(text).nodes
-    code = build_object({_CODE: lower_kernel(kernel)}, target)
+    code = build_object({_CODE: lower_kernel(kernel)}, target).code
     with tempfile.TemporaryDirectory(prefix="planish-trial-", dir=path.parent) as scratch:
         work = Path(scratch)
         (work / "kernel.o").write_bytes(code)

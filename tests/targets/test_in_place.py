@@ -120,7 +120,7 @@ def test_both_tensors_are_reached_through_the_result(tmp_path: Path) -> None:
     ).nodes
     number = list(kernel.inputs).index(residual)
     lowered = dataclasses.replace(lower_kernel(kernel), overwrites=number)
-    (tmp_path / "kernel.o").write_bytes(build_object({"k": lowered}, target))
+    (tmp_path / "kernel.o").write_bytes(build_object({"k": lowered}, target).code)
     compiler = find_toolchain(target.triple).command
     library = tmp_path / "kernel.so"
     subprocess.run([*compiler, "-shared", tmp_path / "kernel.o", "-o", library], check=True)

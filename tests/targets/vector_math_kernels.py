@@ -144,7 +144,7 @@ def compile_object(made: Mapping[str, tirx.PrimFunc], target: Target, folder: Pa
     """The object file with `vec_NAME` for each of the functions."""
     lowered = {f"vec_{name}": LoweredKernel(f) for name, f in made.items()}
     path = folder / "vec.o"
-    path.write_bytes(build_object(lowered, target))
+    path.write_bytes(build_object(lowered, target).code)
     return path
 
 
