@@ -15,7 +15,7 @@ from onnx import GraphProto, ModelProto, OperatorSetIdProto
 
 from planish.ir.errors import InvalidModel, UnsupportedModel
 from planish.ir.onnx.order import require_text
-from planish.ir.onnx.storage import Storage
+from planish.ir.onnx.storage import Storage, folders_of
 from planish.ir.onnx.wire import detach
 
 Source: TypeAlias = "str | os.PathLike[str] | bytes | ModelProto"
@@ -38,19 +38,19 @@ def load_model(source: Source | Located) -> tuple[ModelProto, Storage]:
 
     Raises InvalidModel if `source` cannot be read or is not a whole ONNX model.
     """
-    folder = None
+    folders: tuple[Path, ...] = ()
     if isinstance(source, Located):
-        folder = source.folder
+        folders = (source.folder,)
         source = source.model
     if isinstance(source, ModelProto):
-        model, storage = source, Storage(None, folder)
+        model, storage = source, Storage(None, folders)
     elif isinstance(source, bytes):
         data = np.frombuffer(source, np.uint8)
-        model, storage = _parse(data, "the model"), Storage(data, folder)
+        model, storage = _parse(data, "the model"), Storage(data, folders)
     else:
         path = Path(source)
         data = _mapped(path)
-        model, storage = _parse(data, f"'{path}'"), Storage(data, path.parent)
+        model, storage = _parse(data, f"'{path}'"), Storage(data, folders_of(path))
     if not model.HasField("graph") or not (model.graph.node or model.graph.output):
         raise InvalidModel("the model holds no graph; is the file an ONNX model?")
     if not model.graph.output:

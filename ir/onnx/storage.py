@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -53,12 +54,15 @@ def declared_bytes(tensor: TensorProto) -> int:
 
 
 class Storage:
-    """Where a model's bytes lie: its own file or buffer, and the folder of external files."""
+    """Where a model's bytes lie: its own file or buffer, and the folders of external files."""
 
-    def __init__(self, own: np.ndarray | None, folder: Path | None) -> None:
-        """`own` are the model's bytes (uint8) or None for a ModelProto in memory."""
+    def __init__(self, own: np.ndarray | None, folders: Sequence[Path] = ()) -> None:
+        """`own` are the model's bytes (uint8) or None for a ModelProto in memory.
+
+        External files are looked for in `folders`, in this order, and may lie in any of them.
+        """
         self._buffers: dict[str, np.ndarray] = {} if own is None else {OWN_FILE: own}
-        self._folder = folder
+        self._folders = tuple(folders)
 
     def array(self, tensor: TensorProto, name: str | None = None) -> np.ndarray:
         """The values of `tensor`, not copied where they are stored as raw bytes.
@@ -125,23 +129,33 @@ class Storage:
         return mapped
 
     def _path(self, location: str, where: str) -> Path:
-        """The file inside the model's folder; symbolic links that leave it are refused too."""
-        if self._folder is None:
+        """The file inside the model's folders; symbolic links that leave them are refused too."""
+        if not self._folders:
             raise InvalidModel(
                 f"{where} is stored outside the model, in '{location}': give the path of the "
                 f"model's file, or the folder of that file as external_data"
             )
-        root = self._folder.resolve()
         try:
-            path = (root / location).resolve()
+            roots = [folder.resolve() for folder in self._folders]
+            paths = [(root / location).resolve() for root in roots]
+            path = next((path for path in paths if path.exists()), paths[0])
         except (OSError, ValueError, RuntimeError) as error:
             raise InvalidModel(f"{where} has the bad location '{location}': {error}") from None
-        if Path(location).is_absolute() or ".." in Path(location).parts or root not in path.parents:
+        leaves = Path(location).is_absolute() or ".." in Path(location).parts
+        if leaves or not set(roots) & set(path.parents):
             raise InvalidModel(
-                f"{where} is stored in '{location}', outside the model's folder {root}; "
-                f"external data must lie inside it"
+                f"{where} is stored in '{location}', outside the model's folder "
+                f"{' or '.join(map(str, dict.fromkeys(roots)))}; external data must lie inside it"
             )
         return path
+
+
+def folders_of(model: Path) -> tuple[Path, ...]:
+    """The folders that a model's external data may lie in: its own, and that of the real file.
+
+    A cache of models (Hugging Face's) has links to files in another folder, the data's among them.
+    """
+    return tuple(dict.fromkeys((model.parent, model.resolve().parent)))
 
 
 def _nbytes(dtype: DType, shape: tuple[int, ...]) -> int:

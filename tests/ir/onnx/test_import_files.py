@@ -135,6 +135,45 @@ def test_bad_external_data(tmp_path: Path, location, offset, length, message):
     assert "'w'" in str(error.value)
 
 
+def cached(root: Path, inner: str) -> Path:
+    """The model in a cache as Hugging Face lays it out: links to blobs, named by digests."""
+    blobs, snapshot = root / "blobs", root / "snapshots/f00d" / inner
+    for folder in (blobs, snapshot):
+        folder.mkdir(parents=True)
+    saved(blobs / "a1b2", external("model.onnx_data", "4", str(WEIGHT.nbytes)))
+    (blobs / "c3d4").write_bytes(b"\0" * 4 + WEIGHT.tobytes())
+    up = "../" * (2 + len(Path(inner).parts))
+    for name, blob in (("model.onnx", "a1b2"), ("model.onnx_data", "c3d4")):
+        (snapshot / name).symlink_to(f"{up}blobs/{blob}")
+    return snapshot / "model.onnx"
+
+
+@pytest.mark.parametrize("inner", ["", "onnx", "onnx/fp32"])
+def test_external_data_of_a_cache_of_links(tmp_path: Path, inner: str):
+    graph = import_model(cached(tmp_path / "hub", inner))
+    assert is_mapped(weight_of(graph))
+    np.testing.assert_array_equal(weight_of(graph), WEIGHT)
+
+
+def test_external_data_beside_the_file_that_a_link_leads_to(tmp_path: Path):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "real/w.bin").write_bytes(WEIGHT.tobytes())
+    saved(tmp_path / "real/m.onnx", external("w.bin", "0"))
+    (tmp_path / "link.onnx").symlink_to("real/m.onnx")
+    np.testing.assert_array_equal(weight_of(import_model(tmp_path / "link.onnx")), WEIGHT)
+
+
+@pytest.mark.parametrize("target", ["../../secret.bin", "/etc/passwd", "../snapshots"])
+def test_links_of_a_cache_that_lead_elsewhere_are_refused(tmp_path: Path, target: str):
+    model = cached(tmp_path / "hub", "")
+    (tmp_path / "secret.bin").write_bytes(b"\0" * 4 + WEIGHT.tobytes())
+    data = tmp_path / "hub/blobs/c3d4"
+    data.unlink()
+    data.symlink_to(target)
+    with pytest.raises(InvalidModel, match=r"'w' is stored in 'model.onnx_data', outside"):
+        import_model(model)
+
+
 def test_external_data_need_a_folder():
     with pytest.raises(InvalidModel, match=r"outside the model, in 'w.bin': give the path"):
         import_model(external("w.bin"))
