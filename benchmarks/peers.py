@@ -47,7 +47,8 @@ def measure(folder: Path, threads: int, options: argparse.Namespace) -> Record:
         built = build(model, artefact, inputs, threads, options)
         course = Course(threads, options.rounds, options.seconds)
         contest = compete(model, artefact, inputs, options.against, course, work)
-    judged = judge(contest, expected, read_meta(folder))
+    check = check_outputs(model, inputs, contest.outputs[OURS], expected, read_meta(folder))
+    judged = judge(contest, check)
     return {"model": folder.name, "threads": threads, **built, **judged}
 
 
@@ -75,7 +76,7 @@ def build(
     }
 
 
-def judge(contest: Contest, expected: Mapping[str, np.ndarray], meta: Record) -> Record:
+def judge(contest: Contest, check: Record) -> Record:
     """Seconds by engine, the speed against the better peer, and planish's error."""
     peers = {name: timing for name, timing in contest.timings.items() if name != OURS}
     return {
@@ -84,7 +85,7 @@ def judge(contest: Contest, expected: Mapping[str, np.ndarray], meta: Record) ->
         "speed": min((timing.speed for timing in peers.values()), default=None),
         "refused": dict(contest.refused),
         "others": contest.others,
-        "check": check_outputs(contest.outputs[OURS], expected, meta),
+        "check": check,
     }
 
 

@@ -388,8 +388,7 @@ def _put(
             "compiled with an output folder, the artefact is kept for a report"
         )  # fmt: skip
         raise VerificationFailed(
-            f"output '{found.worst.name}' of the artefact differs from {found.reference}: "
-            f"{found.worst.reason}; {kept}, "
+            f"{found.failure()}; {kept}, "
             "and `planish bisect MODEL` finds the pass or kernel that is wrong"
         )
     return manifest

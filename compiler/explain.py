@@ -18,8 +18,9 @@ from planish.passes.pass_ import Step
 from planish.passes.pipeline import run_pipeline
 from planish.passes.trace import Event, recording
 from planish.targets.hardware import find_target
-from planish.tolerances import compare
-from planish.verify import model_inputs, precision_mode
+from planish.verification.judge import Judge
+from planish.verification.references import NumpyReference
+from planish.verify import model_inputs
 
 if TYPE_CHECKING:
     from planish.ir.onnx.model import Source
@@ -123,16 +124,12 @@ def explain(
 def _numeric_check(imported: Graph) -> Callable[[Graph], str]:
     """A function that says what is wrong with the outputs of a graph; empty if nothing is."""
     inputs = model_inputs(imported, seed=0)
-    expected = evaluate(imported, inputs)
-    mode = precision_mode(imported)
+    reference = NumpyReference(imported)
+    judge = Judge(reference, inputs, reference.outputs(inputs))
 
     def check(graph: Graph) -> str:
-        actual = evaluate(graph, inputs)
-        for name, array in expected.items():
-            difference = compare(actual[name], array, mode)
-            if not difference.ok:
-                return f"output '{name}': {difference.reason}"
-        return ""
+        told = judge.wrong(evaluate(graph, inputs))
+        return f"output {told}" if told else ""
 
     return check
 

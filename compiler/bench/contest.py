@@ -37,10 +37,10 @@ class Contest:
     refused: Mapping[str, str]
     others: float
 
-    def differences(self, peer: str, mode: str) -> dict[str, Difference]:
-        """planish's outputs against a peer's, by the tolerances of a precision mode."""
+    def differences(self, peer: str) -> dict[str, Difference]:
+        """planish's outputs against a peer's."""
         ours, theirs = self.outputs[OURS], self.outputs[peer]
-        return {name: compare(ours[name], theirs[name], mode) for name in ours}
+        return {name: compare(ours[name], theirs[name]) for name in ours}
 
 
 @dataclass(frozen=True, slots=True)

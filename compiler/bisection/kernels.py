@@ -12,10 +12,11 @@ import numpy as np
 from planish.child import Crashed, run_in_child
 from planish.driver import compile_graph
 from planish.ir.graph import Constant, Graph, Input, Node, Value, with_inputs
-from planish.ir.reference import run_graph, run_node
+from planish.ir.reference import run_node
 from planish.ir.target import Target
 from planish.targets.lowering import lower_kernel
-from planish.tolerances import compare
+from planish.verification.judge import Judge
+from planish.verification.references import NumpyReference
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,17 +39,12 @@ def check_lowering(graph: Graph) -> BadCode | None:
     return None
 
 
-def check_code(
-    graph: Graph, target: Target, inputs: Mapping[str, np.ndarray], mode: str
-) -> BadCode | None:
+def check_code(graph: Graph, target: Target, inputs: Mapping[str, np.ndarray]) -> BadCode | None:
     """What is wrong with the code of a whole graph of kernels; names no kernel."""
-    arrays = [inputs[value.name] for value in graph.inputs]
-    return _compiled(graph, target, arrays, run_graph(graph, arrays), mode)
+    return _compiled(graph, target, [inputs[value.name] for value in graph.inputs])
 
 
-def check_kernels(
-    graph: Graph, target: Target, inputs: Mapping[str, np.ndarray], mode: str
-) -> BadCode | None:
+def check_kernels(graph: Graph, target: Target, inputs: Mapping[str, np.ndarray]) -> BadCode | None:
     """The first kernel that on its own cannot be compiled, crashes, or is out of tolerance.
 
     All are compiled into one artefact, each reading what the reference computed; if that fails as
@@ -57,18 +53,18 @@ def check_kernels(
     known = _all_values(graph, inputs)
     kernels = [node for node in graph.nodes if node.op == "kernel"]
     while kernels:
-        found = _compare_alone(kernels, target, known, mode)
+        found = _compare_alone(kernels, target, known)
         if found is None or found.kernel is not None:
             return found
         if len(kernels) == 1:
             return BadCode(found.stage, kernels[0], found.message)
         half = kernels[: len(kernels) // 2]
-        kernels = half if _compare_alone(half, target, known, mode) else kernels[len(half) :]
+        kernels = half if _compare_alone(half, target, known) else kernels[len(half) :]
     return None
 
 
 def _compare_alone(
-    kernels: Sequence[Node], target: Target, known: Mapping[Value, np.ndarray], mode: str
+    kernels: Sequence[Node], target: Target, known: Mapping[Value, np.ndarray]
 ) -> BadCode | None:
     """The kernels side by side in one artefact; names the kernel if the outputs tell it."""
     sources: list[Value] = []
@@ -90,16 +86,13 @@ def _compare_alone(
     names = tuple(f"o{i}" for i in range(len(outputs)))
     graph = Graph(tuple(parameters), tuple(outputs), names)
     arrays = [known[value] for value in sources]
-    expected = [known[value] for node in kernels for value in node.outputs]
-    return _compiled(graph, target, arrays, expected, mode, owners)
+    return _compiled(graph, target, arrays, owners)
 
 
 def _compiled(
     graph: Graph,
     target: Target,
     arrays: Sequence[np.ndarray],
-    expected: Sequence[np.ndarray],
-    mode: str,
     owners: Sequence[Node] = (),
 ) -> BadCode | None:
     """Compiles, runs and compares; `owners` is the kernel that each output is of."""
@@ -113,11 +106,15 @@ def _compiled(
             actual = run_in_child(folder, arrays)
         except Crashed as error:
             return BadCode("code", None, str(error))
-    for index, (got, wanted) in enumerate(zip(actual, expected)):
-        difference = compare(got, wanted, mode)
+    inputs = {value.name: array for value, array in zip(graph.inputs, arrays)}
+    reference = NumpyReference(graph)
+    judge = Judge(reference, inputs, reference.outputs(inputs))
+    found = judge.differences(dict(zip(graph.output_names, actual)))
+    for index, name in enumerate(graph.output_names):
+        difference = found[name]
         if not difference.ok:
             owner = owners[index] if owners else None
-            where = "" if owners else f"output '{graph.output_names[index]}': "
+            where = "" if owners else f"output '{name}': "
             return BadCode("code", owner, where + difference.reason)
     return None
 

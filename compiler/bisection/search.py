@@ -23,8 +23,9 @@ from planish.ir.target import Target
 from planish.passes.pass_ import Step
 from planish.passes.pipeline import run_pipeline
 from planish.targets.hardware import detect_host, find_target
-from planish.tolerances import compare
-from planish.verify import model_inputs, precision_mode
+from planish.verification.judge import Judge
+from planish.verification.references import NumpyReference
+from planish.verify import model_inputs
 
 if TYPE_CHECKING:
     from planish.ir.onnx.model import Source
@@ -107,8 +108,7 @@ class _Search:
     def run(self) -> Finding | None:
         """The first failure, with its minimal model."""
         states, error = self._all_states()
-        expected = evaluate(states[0], self.inputs)
-        wrong = self._first_wrong(states, expected)
+        wrong = self._first_wrong(states, _judge(states[0], self.inputs))
         if wrong is not None:
             return self._wrong_pass(wrong, states[wrong], states[wrong + 1])
         if error is not None:
@@ -126,34 +126,32 @@ class _Search:
                 return states, error
         return states, None
 
-    def _first_wrong(self, states: Sequence[Graph], expected: Arrays) -> int | None:
+    def _first_wrong(self, states: Sequence[Graph], judge: Judge) -> int | None:
         """The number of the first pass after which the outputs are wrong, by binary search.
 
         What one pass spoils, no later one repairs: the last state tells whether there is any.
         Passes that changed nothing need no looking at.
         """
-        mode = precision_mode(states[0])
         changed = [i for i, (a, b) in enumerate(pairwise(states)) if a is not b]
-        if not changed or self._is_right(states[-1], expected, mode):
+        if not changed or self._is_right(states[-1], judge):
             return None
         right, wrong = 0, len(changed)  # so many changes leave the outputs right, or wrong
         while wrong - right > 1:
             self.progress("search", len(changed) - (wrong - right), len(changed))
             middle = (right + wrong) // 2
-            if self._is_right(states[changed[middle - 1] + 1], expected, mode):
+            if self._is_right(states[changed[middle - 1] + 1], judge):
                 right = middle
             else:
                 wrong = middle
         return changed[wrong - 1]
 
-    def _is_right(self, graph: Graph, expected: Arrays, mode: str) -> bool:
-        return _difference(evaluate(graph, self.inputs), expected, mode) is None
+    def _is_right(self, graph: Graph, judge: Judge) -> bool:
+        return _told(judge, graph, self.inputs) is None
 
     # -- passes -----------------------------------------------------------------------------------
 
     def _wrong_pass(self, index: int, before: Graph, after: Graph) -> Finding:
-        mode = precision_mode(self.cutter.graph)
-        node, message = _first_difference(before, after, self.inputs, mode)
+        node, message = _first_difference(before, after, self.inputs)
         nodes = node.provenance if node is not None else ()
         minimal = self._minimal(nodes, lambda graph: self._pass_is_wrong(index, graph))
         step = self.steps[index]
@@ -168,8 +166,7 @@ class _Search:
         if after is before:
             return False
         inputs = model_inputs(graph, self.seed)
-        found, expected = evaluate(after, inputs), evaluate(before, inputs)
-        return _difference(found, expected, precision_mode(graph)) is not None
+        return _told(_judge(before, inputs), after, inputs) is not None
 
     def _crashed_pass(self, index: int, error: PassError) -> Finding:
         kind = _kind(error)
@@ -193,12 +190,11 @@ class _Search:
 
     def _bad_code(self, graph: Graph) -> Finding | None:
         self.progress("compiled code", 0, 0)
-        mode = precision_mode(self.cutter.graph)
-        bad = check_lowering(graph) or check_code(graph, self.target, self.inputs, mode)
+        bad = check_lowering(graph) or check_code(graph, self.target, self.inputs)
         if bad is None:
             return None
         if bad.kernel is None:
-            bad = check_kernels(graph, self.target, self.inputs, mode) or bad
+            bad = check_kernels(graph, self.target, self.inputs) or bad
         nodes = bad.kernel.provenance if bad.kernel is not None else ()
         minimal = self._minimal(nodes, lambda cut: self._code_is_bad(cut, bad))
         where = bad.kernel.where() if bad.kernel is not None else "the whole artefact"
@@ -211,8 +207,7 @@ class _Search:
         if like.stage == "lowering":
             found = check_lowering(optimised)
         else:
-            inputs = model_inputs(graph, self.seed)
-            found = check_code(optimised, self.target, inputs, precision_mode(graph))
+            found = check_code(optimised, self.target, model_inputs(graph, self.seed))
         return found is not None and found.stage == like.stage
 
     # -- the minimal model ------------------------------------------------------------------------
@@ -269,31 +264,35 @@ def _runs_here(target: Target) -> bool:
     return target.arch == host.arch and set(target.features) <= set(host.features)
 
 
-def _difference(found: Arrays, expected: Arrays, mode: str) -> str | None:
-    """What is wrong with the first output out of tolerance."""
-    for name, array in expected.items():
-        difference = compare(found[name], array, mode)
-        if not difference.ok:
-            return f"'{name}': {difference.reason}"
-    return None
+def _judge(graph: Graph, inputs: Arrays) -> Judge:
+    """By what a graph gives by the ops' own definitions."""
+    reference = NumpyReference(graph)
+    return Judge(reference, inputs, reference.outputs(inputs))
 
 
-def _first_difference(
-    before: Graph, after: Graph, inputs: Arrays, mode: str
-) -> tuple[Node | None, str]:
+def _told(judge: Judge, graph: Graph, inputs: Arrays) -> str | None:
+    """What is wrong with the first output of a graph that is."""
+    found = judge.differences(evaluate(graph, inputs), lambda moved: evaluate(graph, moved))
+    wrong = (f"'{name}': {each.reason}" for name, each in found.items() if not each.ok)
+    return next(wrong, None)
+
+
+def _first_difference(before: Graph, after: Graph, inputs: Arrays) -> tuple[Node | None, str]:
     """The first node of `after` whose value differs from what `before` has under its name.
 
     Values that a pass renamed, blocked or fused away are passed over; outputs never are.
     """
     old, new = _named(before), _named(after)
     shared = [n for n in new if n in old and old[n].type == new[n].type]
-    expected = evaluate(_showing_values(before, [old[n] for n in shared], shared), inputs)
-    found = evaluate(_showing_values(after, [new[n] for n in shared], shared), inputs)
+    judge = _judge(_showing_values(before, [old[n] for n in shared], shared), inputs)
+    found = judge.differences(
+        evaluate(_showing_values(after, [new[n] for n in shared], shared), inputs)
+    )
     for name in shared:
-        told = _difference({name: found[name]}, {name: expected[name]}, mode)
         value = new[name]
-        if told is not None:
-            return (value.node if isinstance(value, Result) else None), told
+        if not found[name].ok:
+            node = value.node if isinstance(value, Result) else None
+            return node, f"'{name}': {found[name].reason}"
     return None, "the outputs differ"
 
 

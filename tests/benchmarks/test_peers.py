@@ -55,12 +55,10 @@ def test_speed_is_against_the_better_peer_and_the_mean_is_geometric() -> None:
         "onnxruntime": Timing(8e-3, 0.0, 4.0),
         "openvino": Timing(1e-3, 0.0, 0.5),
     }
-    row = peers.judge(Contest(timings, {"planish": y}, {}, 0.0), y, {})
+    row = peers.judge(Contest(timings, {"planish": y}, {}, 0.0), {"ok": True})
     assert row["speed"] == 0.5
     assert row["seconds"] == {"planish": 2e-3, "onnxruntime": 8e-3, "openvino": 1e-3}
     assert row["check"]["ok"]
-    wrong = peers.judge(Contest(timings, {"planish": {"y": -y["y"]}}, {}, 0.0), y, {})
-    assert not wrong["check"]["ok"]
     records = [
         {"model": "slow", "threads": 2, "speed": 0.5},
         {"model": "fast", "threads": 2, "speed": 8.0},

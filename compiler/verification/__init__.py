@@ -1,0 +1,1 @@
+"""How an artefact is judged: references, what rounding may do, inputs where faults hide."""
