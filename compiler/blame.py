@@ -11,8 +11,9 @@ from planish.ir.reference import evaluate
 from planish.ir.target import Target
 from planish.passes.pass_ import Step
 from planish.passes.pipeline import run_pipeline
-from planish.tolerances import compare
-from planish.verify import model_inputs, precision_mode
+from planish.verification.judge import Judge
+from planish.verification.references import NumpyReference
+from planish.verify import model_inputs
 
 
 def blame_custom_pass(graph: Graph, target: Target, steps: Sequence[Step]) -> None:
@@ -27,7 +28,7 @@ def blame_custom_pass(graph: Graph, target: Target, steps: Sequence[Step]) -> No
         label, origin = next(labels), next(origins)
         if not origin or before is after:
             return
-        reason = _difference(before, after, precision_mode(graph))
+        reason = _difference(before, after)
         if reason:
             raise CustomPassError(
                 f"pass '{label}' (from {origin}) changes what the model computes: {reason}; "
@@ -37,15 +38,12 @@ def blame_custom_pass(graph: Graph, target: Target, steps: Sequence[Step]) -> No
     run_pipeline(graph, target, steps, observer=judge)
 
 
-def _difference(before: Graph, after: Graph, mode: str) -> str:
+def _difference(before: Graph, after: Graph) -> str:
     """What of the outputs differs; empty if nothing does, or no reference can compute them."""
     inputs = model_inputs(before, 0)
     try:
         expected, actual = evaluate(before, inputs), evaluate(after, inputs)
     except PlanishError:
         return ""
-    for name in before.output_names:
-        found = compare(actual[name], expected[name], mode)
-        if not found.ok:
-            return f"output '{name}': {found.reason}"
-    return ""
+    told = Judge(NumpyReference(before), inputs, expected).wrong(actual)
+    return f"output {told}" if told else ""
