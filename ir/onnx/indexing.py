@@ -66,7 +66,7 @@ def _reduction(call: Call) -> str:
 def one_hot(call: Call) -> Value:
     """OneHot as a comparison with positions; indices out of range give no hot element."""
     indices, values = call.value(0), call.value(2)
-    depth = call.one(1, "depth")
+    depth = _depth(call)
     call.fits(TensorType(DType.INT64, (depth,)))
     rank = indices.type.rank + 1
     axis = call.axis(call.integer("axis", -1), rank)
@@ -77,6 +77,16 @@ def one_hot(call: Call) -> Value:
     positions = call.reshape(call.array(np.arange(depth), DType.INT64), spread)
     off, on = (call.reshape(call.crop(values, 0, i, i + 1), ()) for i in range(2))
     return call.emit("where", call.emit("equal", positions, wrapped), on, off)
+
+
+def _depth(call: Call) -> int:
+    """The classes of OneHot, which ONNX allows to be a float."""
+    found = call.contents(call.value(1))
+    if found is None or found.dtype.kind != "f":
+        return call.one(1, "depth")
+    if found.size != 1 or not np.isfinite(found).all():
+        raise InvalidModel(f"node '{call.label}' (OneHot) has the depth {found.tolist()}")
+    return int(found.reshape(-1)[0])
 
 
 def compress(call: Call) -> Value:
