@@ -15,6 +15,7 @@ from planish.autotune.log.record import Point, spell_point
 from planish.autotune.log.task import task_digest
 from planish.autotune.spaces import Choices, space_of
 from planish.autotune.spaces.sharing import sharing_of
+from planish.autotune.spaces.space import same_choice
 from planish.ir.errors import ScheduleError
 from planish.ir.graph import Graph, Node, Value, with_inputs
 from planish.ir.schedule import Schedule
@@ -211,13 +212,16 @@ def checked_choices(kernel: Node, target: Target, point: Point) -> Choices:
             f"{kernel.where()}: space '{space.name}' has the choices "
             f"{', '.join(options) or 'none'}, and the point has {', '.join(chosen) or 'none'}"
         )
-    for name, values in options.items():
-        if not _is_among(chosen[name], values):
-            if chosen == pick:
-                break
+    if not all(same_choice(chosen[name], pick[name]) for name in options):
+        for name, values in options.items():
+            if not any(same_choice(chosen[name], value) for value in values):
+                raise ScheduleError(
+                    f"{kernel.where()}: '{name}' of space '{space.name}' may be "
+                    f"{', '.join(map(str, values))}, and is {chosen[name]}"
+                )
+        if not space.is_legal(kernel, target, chosen):
             raise ScheduleError(
-                f"{kernel.where()}: '{name}' of space '{space.name}' may be "
-                f"{', '.join(map(str, values))}, and is {chosen[name]}"
+                f"{kernel.where()}: space '{space.name}' has no point {spell_point(point)}"
             )
     parts = [sharing_of(choices) for choices in (chosen, pick)]
     if parts[0] != parts[1]:
@@ -226,8 +230,3 @@ def checked_choices(kernel: Node, target: Target, point: Point) -> Choices:
             f"knows the kernels around it, by {parts[1]}"
         )
     return {name: chosen[name] for name in options}
-
-
-def _is_among(value: Any, values: Sequence[Any]) -> bool:
-    """Membership by value and type: 1 is not True."""
-    return any(value == other and type(value) is type(other) for other in values)

@@ -12,7 +12,7 @@ from typing import Literal
 from planish.autotune.log.files import LogFile, read_file
 from planish.autotune.log.fingerprint import Fingerprint, Grade, difference, grade
 from planish.autotune.log.race import Race, RaceRecord
-from planish.autotune.log.record import VETOES, Failure, Header, Point, Record, spell_point
+from planish.autotune.log.record import VETOES, Failure, Header, Record, point_key, spell_point
 from planish.autotune.spaces import Space
 
 #: The grades of records that are applied, the better first.
@@ -125,7 +125,7 @@ class TuningLog:
             records = [
                 record
                 for record in self.of_task(task)
-                if question.grade(record) == wanted and record.trial.point not in vetoed
+                if question.grade(record) == wanted and point_key(record.trial.point) not in vetoed
             ]
             ranked = rank_points(records)
             if ranked:
@@ -144,12 +144,12 @@ class TuningLog:
         vetoed = self._vetoed(question)
         by_grade: dict[Grade, list[Record]] = {near: [] for near in _GRADES}
         for record in self.of_task(task):
-            if record.trial.space == space.name and record.trial.point not in vetoed:
+            if record.trial.space == space.name and point_key(record.trial.point) not in vetoed:
                 by_grade[question.grade(record)].append(record)
-        found: dict[Point, Seed] = {}
+        found: dict[str, Seed] = {}
         for near, records in by_grade.items():
             for record in rank_points(records):
-                found.setdefault(record.trial.point, Seed(record, near))
+                found.setdefault(point_key(record.trial.point), Seed(record, near))
         return tuple(found.values())[:most]
 
     def explain(
@@ -159,7 +159,7 @@ class TuningLog:
         question = _Question(task, space, hardware, threads)
         best, vetoed = self.best(task, space, hardware, threads), self._vetoed(question)
         return tuple(
-            _verdict(record, question, best, vetoed.get(record.trial.point))
+            _verdict(record, question, best, vetoed.get(point_key(record.trial.point)))
             for record in self.of_task(task)
         )
 
@@ -179,10 +179,10 @@ class TuningLog:
 
         return max(held, key=trust).race if held else None
 
-    def _vetoed(self, question: _Question) -> Mapping[Point, Failure]:
+    def _vetoed(self, question: _Question) -> Mapping[str, Failure]:
         """The points that failed dangerously on hardware of the class, with any threads."""
         return {
-            record.trial.point: record.trial.result
+            point_key(record.trial.point): record.trial.result
             for record in self.of_task(question.task)
             if isinstance(record.trial.result, Failure)
             and record.trial.result.kind in VETOES
@@ -198,10 +198,11 @@ def rank_points(records: Iterable[Record]) -> list[Record]:
     It is the one whose time is the (lower) median of that point's times there: a point does not
     win by being measured often.
     """
-    groups: dict[tuple[Point, Fingerprint], list[tuple[float, bytes, Record]]] = {}
+    groups: dict[tuple[str, Fingerprint], list[tuple[float, bytes, Record]]] = {}
     for record in records:
         if record.trial.median is not None:
-            group = groups.setdefault((record.trial.point, record.header.hardware), [])
+            key = point_key(record.trial.point), record.header.hardware
+            group = groups.setdefault(key, [])
             group.append((record.trial.median, record.line, record))
     # The line decides between equal times, so that the order of the files does not.
     by_time = itemgetter(0, 1)
@@ -236,7 +237,7 @@ def _verdict(
         return because(f"used: the fastest point measured on hardware of this class{told}")
     if grade_ != best.grade:
         return because("not used: of this class, and there is a record of this very hardware")
-    if record.trial.point == best.record.trial.point:
+    if point_key(record.trial.point) == point_key(best.record.trial.point):
         return because("not used: another measurement of the point that is used")
     if (record.trial.median or 0.0) < (best.record.trial.median or 0.0):
         return because("not used: the point's other measurements were slower than the best's")

@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from planish.autotune.log.record import Header, Point, spell_point
+from planish.autotune.log.record import NO_LINE_OF_OURS, Header, Point, spell_point, text_of
 from planish.ir.errors import TuningError
 
 
@@ -73,9 +73,10 @@ def parse_race(line: bytes) -> tuple[str, Race] | None:
         data = json.loads(line)
         if data["kind"] != "race" or type(data["threads"]) is not int:
             return None
-        header, points, date = (str(data[key]) for key in ("header", "points", "date"))
+        header, points, date = (text_of(data, key) for key in ("header", "points", "date"))
         tuned, untuned, speed = (float(data[key]) for key in ("tuned", "untuned", "speed"))
         left = tuple(map(str, data.get("left", ())))
+        "".join(left).encode()
         return header, Race(points, data["threads"], tuned, untuned, speed, date, left)
-    except (KeyError, TypeError, ValueError, RecursionError, TuningError):
+    except NO_LINE_OF_OURS:
         return None

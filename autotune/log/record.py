@@ -32,6 +32,18 @@ VETOES = frozenset(("wrong", "crash"))
 #: Characters of a failure's message that are kept.
 MESSAGE_LENGTH = 1000
 
+#: What reading a line of JSON raises where it holds something else than it should: numbers of 400
+#: digits do not fit a float, for instance.
+NO_LINE_OF_OURS = (
+    KeyError,
+    TypeError,
+    ValueError,
+    AttributeError,
+    OverflowError,
+    RecursionError,
+    TuningError,
+)
+
 Point = tuple[tuple[str, Any], ...]
 
 
@@ -205,6 +217,11 @@ def point_of(choices: Mapping[str, Any]) -> Point:
     return tuple((name, _frozen(value)) for name, value in by_name)
 
 
+def point_key(point: Point) -> str:
+    """What two points share if they are the same by type too: in Python, 1 == True == 1.0."""
+    return repr(point)
+
+
 def spell_point(point: Iterable[tuple[str, Any]]) -> str:
     """`oc=32 ow=14`."""
     return " ".join(f"{name}={value}" for name, value in point)
@@ -222,15 +239,15 @@ def parse_line(line: bytes) -> Header | KernelText | tuple[str, Trial] | None:
     """
     try:
         data = json.loads(line, parse_constant=_no_constant)
-    except RecursionError:
+    except RecursionError:  # nested too deep
         return None
     try:
         if data["kind"] == "header":
             return _header(data)
         if data["kind"] == "kernel":
-            return KernelText(_text(data, "task"), _text(data, "text"))
-        return (_text(data, "header"), _trial(data)) if data["kind"] == "trial" else None
-    except (KeyError, TypeError, ValueError, AttributeError, TuningError):
+            return KernelText(text_of(data, "task"), text_of(data, "text"))
+        return (text_of(data, "header"), _trial(data)) if data["kind"] == "trial" else None
+    except NO_LINE_OF_OURS:
         return None
 
 
@@ -238,10 +255,10 @@ def _header(data: Mapping[str, Any]) -> Header | None:
     if data["format"] != FORMAT:
         return None
     return Header(
-        _text(data, "id"),
+        text_of(data, "id"),
         fingerprint_from_json(data["hardware"]),
-        _text(data, "planish"),
-        _text(data, "tvm"),
+        text_of(data, "planish"),
+        text_of(data, "tvm"),
         tuple(sorted((name, _integer(data["spaces"], name)) for name in data["spaces"])),
     )
 
@@ -249,21 +266,35 @@ def _header(data: Mapping[str, Any]) -> Header | None:
 def _trial(data: Mapping[str, Any]) -> Trial:
     result: Timing | Failure
     if "error" in data:
-        result = Failure(_text(data, "error"), _text(data, "message"))
+        result = Failure(text_of(data, "error"), text_of(data, "message"))
     else:
         low, high = map(float, data["ci"])
         result = Timing(tuple(map(float, data["seconds"])), float(data["median"]), (low, high))
-    about = data.get("about", "")
-    task, space, date = (_text(data, key) for key in ("task", "space", "date"))
+    about = text_of(data, "about") if "about" in data else ""
+    task, space, date = (text_of(data, key) for key in ("task", "space", "date"))
+    for name, value in data["point"].items():
+        name.encode()
+        _check_choice(value)
     point = point_of(data["point"])
-    hash(point)  # TypeError for a choice that no space of ours has
-    return Trial(task, space, point, _integer(data, "threads"), date, result, str(about))
+    return Trial(task, space, point, _integer(data, "threads"), date, result, about)
 
 
-def _text(data: Mapping[str, Any], key: str) -> str:
+def text_of(data: Mapping[str, Any], key: str) -> str:
     if not isinstance(data[key], str):
         raise ValueError(f"{key} is no text: {data[key]!r}")
+    data[key].encode()  # UnicodeEncodeError, a ValueError, for halves of a pair of UTF-16
     return str(data[key])
+
+
+def _check_choice(value: Any) -> None:
+    """ValueError for what no space chooses from: integers, names, truth values, lists of them."""
+    if isinstance(value, str):
+        value.encode()
+    elif isinstance(value, list):
+        for entry in value:
+            _check_choice(entry)
+    elif type(value) not in (int, bool) or not -(2**63) <= value < 2**63:
+        raise ValueError(f"no space has the choice {value!r}")
 
 
 def _integer(data: Mapping[str, Any], key: str) -> int:

@@ -18,7 +18,7 @@ from planish.autotune.log.files import (
 from planish.autotune.log.fingerprint import Fingerprint
 from planish.autotune.log.lookup import TuningLog, rank_points
 from planish.autotune.log.race import RaceRecord
-from planish.autotune.log.record import VETOES, Failure, Header, Point, Record
+from planish.autotune.log.record import VETOES, Failure, Header, Record, point_key
 from planish.autotune.spaces import SPACES
 from planish.ir.errors import TuningError
 
@@ -125,12 +125,14 @@ def _sift(records: Sequence[Record], keep: int) -> tuple[set[bytes], Pruned]:
     vetoed = _vetoed(records)
     dominated: set[bytes] = set()
     for _, group in by_terms(r for r in records if r.line not in old):
-        ranked = [r.trial.point for r in rank_points(group) if _veto_key(r) not in vetoed]
+        ranked = [
+            point_key(r.trial.point) for r in rank_points(group) if _veto_key(r) not in vetoed
+        ]
         best = {*ranked[:keep]}
         dominated |= {
             record.line
             for record in group
-            if record.trial.median is not None and record.trial.point not in best
+            if record.trial.median is not None and point_key(record.trial.point) not in best
         }
     lost = old | failed | dominated
     kept = sum(record.line not in lost for record in records)
@@ -195,7 +197,7 @@ def differences(left: Iterable[Record], right: Iterable[Record]) -> list[Differe
     ]
 
 
-_VetoKey = tuple[str, str, int | None, tuple[object, ...], Point]
+_VetoKey = tuple[str, str, int | None, tuple[object, ...], str]
 
 
 def _veto_key(record: Record) -> _VetoKey:
@@ -205,7 +207,7 @@ def _veto_key(record: Record) -> _VetoKey:
         trial.space,
         record.space_version,
         (type(record.header.hardware), *record.header.hardware.kind),
-        trial.point,
+        point_key(trial.point),
     )
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from planish.autotune.spaces import Choices, Space
 from planish.autotune.spaces.sharing import sharing, sharing_of
-from planish.autotune.spaces.space import Points
+from planish.autotune.spaces.space import Points, same_choice
 from planish.ir.graph import Node
 from planish.ir.target import Target
 
@@ -62,8 +62,7 @@ class Lattice:
         row = []
         for name, values in zip(self.names, self.values):
             wanted = choices[name]
-            # By type too: 1 is not True.
-            same = [i for i, v in enumerate(values) if v == wanted and type(v) is type(wanted)]
+            same = [i for i, value in enumerate(values) if same_choice(value, wanted)]
             if not same:
                 return None
             row.append(same[0])

@@ -94,6 +94,14 @@ class Space:
         return Schedule.of(self.name, point.items(), steps, self.emitter(point))
 
 
+def same_choice(one: object, other: object) -> bool:
+    """Whether two values of a choice are the same by type too: neither 1 nor 1.0 is True."""
+    if isinstance(one, tuple) and isinstance(other, tuple):
+        return len(one) == len(other) and all(map(same_choice, one, other))
+    plain = [value.item() if isinstance(value, np.generic) else value for value in (one, other)]
+    return type(plain[0]) is type(plain[1]) and plain[0] == plain[1]
+
+
 #: Vector instructions of element-wise ops that take many.
 LENGTHY = {
     **dict.fromkeys(("exp", "log", "sigmoid", "tanh", "erf", "silu", "sin", "cos"), 30),

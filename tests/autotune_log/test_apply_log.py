@@ -17,6 +17,7 @@ import planish
 from planish.autotune.apply_log import LogReport, apply_log, checked_choices
 from planish.autotune.default_schedules import assign_default_schedules
 from planish.autotune.log import Fingerprint, Header, LogWriter, TuningLog, task_digest
+from planish.autotune.log.record import point_of
 from planish.autotune.log.task import describe
 from planish.autotune.spaces import space_of
 from planish.ir.errors import ScheduleError
@@ -240,3 +241,14 @@ def test_a_pipeline_without_defaults_is_given_the_log_last(model: Path, tmp_path
     assert report.log is not None
     assert report.log.count("exact") == 2
     assert seen == [*(step.name for step in PIPELINE), "nothing"]
+
+
+def test_the_pick_in_other_types_is_no_point(model: Path) -> None:
+    for kernel in kernels_of(fused(model)):
+        pick = space_of(kernel).pick(kernel, HOST)
+        checked_choices(kernel, HOST, point_of(pick))
+        for name, value in pick.items():
+            if isinstance(value, int):
+                for other in (float(value), str(value), int(value) if value is True else b"1"):
+                    with pytest.raises(ScheduleError, match=name):
+                        checked_choices(kernel, HOST, point_of(pick | {name: other}))

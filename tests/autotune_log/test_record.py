@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from planish.autotune.log import Failure, Header, Timing, Trial
-from planish.autotune.log.record import FAILURES, MESSAGE_LENGTH, parse_line, point_of, spell_point
+from planish.autotune.log.files import read_file
+from planish.autotune.log.record import (
+    FAILURES,
+    MESSAGE_LENGTH,
+    parse_line,
+    point_key,
+    point_of,
+    spell_point,
+)
 from planish.autotune.measure.results import Status
 from planish.autotune.spaces import SPACES
+from planish.autotune.spaces.space import same_choice
 from planish.ir.errors import TuningError
 from tests.autotune_log.logs import HERE, SISTER, TASK, timing, trial
 
-SCALARS = st.one_of(st.booleans(), st.integers(), st.text(max_size=8))
+SCALARS = st.one_of(st.booleans(), st.integers(-(2**63), 2**63 - 1), st.text(max_size=8))
 POINTS = st.dictionaries(st.text(max_size=6), SCALARS | st.lists(SCALARS, max_size=3), max_size=4)
 TIMES = st.floats(1e-9, 1e3).map(timing)
 FAILED = st.builds(Failure, st.sampled_from(FAILURES), st.text(max_size=40))
@@ -134,3 +146,80 @@ def test_what_is_no_json(line: bytes) -> None:
 def test_points_are_sorted_and_hashable() -> None:
     assert point_of({"b": [1, [2]], "a": True}) == (("a", True), ("b", (1, (2,))))
     assert spell_point(point_of({"ow": 14, "oc": 32})) == "oc=32 ow=14"
+
+
+def _altered(**changes: object) -> bytes:
+    """The line of a trial with some of its members replaced by JSON, verbatim if text."""
+    data = json.loads(trial(2e-3).to_line("0123"))
+    marks = {name: f"@{name}@" for name in changes}
+    text = json.dumps(data | marks)
+    for name, value in changes.items():
+        text = text.replace(f'"@{name}@"', value if isinstance(value, str) else json.dumps(value))
+    return text.encode()
+
+
+DIGITS = "9" * 400
+HOSTILE = [
+    _altered(median=DIGITS),
+    _altered(seconds=f"[{DIGITS}]"),
+    _altered(ci=f"[{DIGITS}, {DIGITS}]"),
+    _altered(median="1e999"),
+    _altered(median="NaN"),
+    _altered(threads=DIGITS + ".0"),
+    _altered(threads="true"),
+    _altered(threads="2.0"),
+    _altered(point={"oc": 1.0}),
+    _altered(point={"oc": None}),
+    _altered(point={"oc": {"a": 1}}),
+    _altered(point={"oc": [[1.5]]}),
+    _altered(point=f'{{"oc": {DIGITS}}}'),
+    _altered(point='{"oc": "\\ud800"}'),
+    _altered(point='{"\\ud800": 1}'),
+    _altered(point=[1]),
+    _altered(task='"\\ud800"'),
+    _altered(about=3),
+    _altered(about="[" * 100_000 + "]" * 100_000),
+    _altered(date=None),
+    b'{"kind": "header", "format": ' + DIGITS.encode() + b"}",
+    b'{"kind": "race", "header": "0", "points": "p", "date": "d", "threads": 1, "untuned": 1, '
+    b'"speed": 1, "tuned": ' + DIGITS.encode() + b"}",
+    b'{"kind": "race", "header": "0", "points": "\\ud800", "date": "d", "threads": 1, '
+    b'"untuned": 1, "speed": 1, "tuned": 1}',
+    b'{"kind": "trial"}',
+    b"[1]",
+    b'"kind"',
+    b"1",
+    b"null",
+    b"9" * 5000,
+    b"{" + b"\x00" * 50 + b"}",
+    b"\xff\xfe{}",
+    b'{"kind": "tri\xffal"}',
+    b"{" * 100_000,
+    b"[" * 100_000,
+    b"\x1b[31m red",
+    trial(2e-3).to_line("0123")[:-20],
+]
+
+
+@pytest.mark.parametrize("number", range(len(HOSTILE)))
+def test_a_hostile_line_is_skipped_and_no_other_is_lost(number: int, tmp_path: Path) -> None:
+    header = Header.of(HERE)
+    good = [trial(2e-3), trial(3e-3)]
+    lines = [header.to_line(), good[0].to_line(header.id)]
+    lines += [HOSTILE[number].replace(b'"0123"', f'"{header.id}"'.encode()) + b"\n"]
+    lines += [good[1].to_line(header.id)]
+    path = tmp_path / "log.jsonl"
+    path.write_bytes(b"".join(lines))
+    found = read_file(path)
+    assert [record.trial for record in found.records] == good
+    assert found.races == ()
+    assert len(found.torn) + len(found.foreign) == 1
+
+
+def test_points_are_told_apart_by_type() -> None:
+    keys = {point_key(point_of({"oc": value})) for value in (1, True, "1", [1], [True])}
+    assert len(keys) == 5
+    for one, other in itertools.permutations([1, True, 1.0, "1", (1,), (True,), (1.0,)], 2):
+        assert not same_choice(one, other)
+    assert same_choice(np.int64(8), 8)
+    assert same_choice((1, "a"), (1, "a"))
