@@ -13,9 +13,9 @@ from planish.ir.types import DType
 
 def leaky_relu(call: Call) -> Value:
     """x, or alpha · x where x is negative."""
-    x, alpha = call.value(0), call.number("alpha", 0.01)
-    scaled = call.emit("mul", x, call.like(alpha, x))
-    if 0 <= alpha <= 1:
+    x, slope = call.value(0), call.like(call.number("alpha", 0.01), call.value(0))
+    scaled = call.emit("mul", x, slope)
+    if 0 < slope.data <= 1:  # 0 · inf is NaN
         return call.emit("maximum", x, scaled)
     return _where_negative(call, x, scaled)
 

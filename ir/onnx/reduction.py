@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import ml_dtypes
+
 from planish.ir.errors import InvalidModel, UnsupportedModel
 from planish.ir.graph import Value
 from planish.ir.onnx.call import Call, Converter
@@ -66,28 +68,41 @@ def sum_square(call: Call, x: Value, axes: tuple[int, ...], keepdims: bool) -> V
     return _sum(call, call.emit("mul", x, x), axes, keepdims)
 
 
+def _by_floats(reduce: Reduction) -> Reduction:
+    """The reduction of integers in float64, truncated."""
+
+    def reduction(call: Call, x: Value, axes: tuple[int, ...], keepdims: bool) -> Value:
+        if x.type.dtype.is_float:
+            return reduce(call, x, axes, keepdims)
+        return call.cast(reduce(call, call.cast(x, DType.FLOAT64), axes, keepdims), x.type.dtype)
+
+    return reduction
+
+
+@_by_floats
 def l2(call: Call, x: Value, axes: tuple[int, ...], keepdims: bool) -> Value:
     """Root of the sum of x²."""
-    if not x.type.dtype.is_float:
-        wide = l2(call, call.cast(x, DType.FLOAT64), axes, keepdims)
-        return call.cast(wide, x.type.dtype)
     return call.emit("sqrt", sum_square(call, x, axes, keepdims))
 
 
+@_by_floats
 def log_sum(call: Call, x: Value, axes: tuple[int, ...], keepdims: bool) -> Value:
     """Logarithm of the sum."""
     return call.emit("log", _sum(call, x, axes, keepdims))
 
 
+@_by_floats
 def log_sum_exp(call: Call, x: Value, axes: tuple[int, ...], keepdims: bool) -> Value:
     """log Σ eˣ as m + log Σ e^(x - m) with m the maximum, so that no eˣ overflows.
 
-    A maximum of -inf (or of nothing) would give -inf - -inf: it is bounded below.
+    A maximum of -inf (or of nothing) would give -inf - -inf, one of inf inf - inf: it is bounded.
     """
     if not axes:
         return x
-    lowest = call.like({DType.FLOAT16: -6.5e4}.get(x.type.dtype, -3e38), x)
-    top = call.emit("maximum", call.emit("reduce_max", x, axes=axes, keepdims=True), lowest)
+    finite = ml_dtypes.finfo(x.type.dtype.numpy)
+    top = call.emit("reduce_max", x, axes=axes, keepdims=True)
+    top = call.emit("maximum", top, call.like(float(finite.min), x))
+    top = call.emit("minimum", top, call.like(float(finite.max), x))
     shifted = call.emit("exp", call.emit("sub", x, top))
     total = call.emit("log", call.emit("reduce_sum", shifted, axes=axes, keepdims=True))
     result = call.emit("add", total, top)

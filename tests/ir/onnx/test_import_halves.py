@@ -95,3 +95,30 @@ def test_codes_of_16_bits_are_scaled_by_halves() -> None:
     np.testing.assert_array_equal(found["y"], exact.astype(np.float16))
     nearest = np.rint(found["y"].astype(np.float32) / np.float32(scale)) + zero
     np.testing.assert_array_equal(found["back"], np.clip(nearest, 0, 65535).astype(np.uint16))
+
+
+@pytest.mark.parametrize("name", ["float16", "float32", "float64"])
+def test_infinities_pass_through_expansions(name: str) -> None:
+    """As onnxruntime's: log Σ eˣ of inf, of -inf and of the least number; a slope of 0."""
+    dtype = np.dtype(name)
+    least = float(np.finfo(dtype).min)
+    rows = [
+        [1, np.inf, 2],
+        [-np.inf] * 3,
+        [least] * 3,
+        [np.nan, 1, np.inf],
+        [0, np.log(2), -np.inf],
+    ]
+    x = np.array(rows, dtype)
+    nodes = [
+        node("ReduceLogSumExp", "x", "total", axes=[1], keepdims=0),
+        node("LeakyRelu", "x", "bent", alpha=0.0),
+    ]
+    found = evaluate(
+        import_model(model(nodes, [input_of("x", x)], ["total", "bent"], opset=13)), {"x": x}
+    )
+    expected = np.array([np.inf, -np.inf, least, np.nan, np.log(3)])
+    np.testing.assert_allclose(found["total"].astype(float), expected, 2e-3)
+    with np.errstate(invalid="ignore"):
+        bent = np.where(x < 0, x * dtype.type(0), x)
+    np.testing.assert_array_equal(found["bent"], bent)
