@@ -28,7 +28,7 @@ from planish.autotune.log.store import LogSource, open_log
 from planish.blame import blame_custom_pass
 from planish.custom import PASSES, CustomPass, assemble, custom_ops
 from planish.inputs import index_bounds
-from planish.ir.errors import ArtefactError
+from planish.ir.errors import ArtefactError, note
 from planish.ir.extension import CustomOp, extended
 from planish.ir.graph import Graph
 from planish.ir.onnx import import_model
@@ -160,13 +160,14 @@ def compile(
     `dims` fixes symbolic dimensions by name, `shapes` whole inputs. `name` prefixes the C interface
     (default: the file's name). `passes` run beside those of `pipeline`, which they leave in place
     (see `planish.place`); `ops` are known to this compilation beside planish's. `observer` sees the
-    graph before and after each pass. `threads` is how many cores the schedules are made for
-    (default: the target's). `log` is the tuning log whose points kernels get where it was measured
-    on this hardware or its class: files, True for what is stored (see docs/tuning-logs.md), False
-    for none. With `keep_subnormals` kernels compute with subnormal numbers, which is many times
-    slower where there are some, instead of taking them for zeros. With `symbols` the library keeps
-    its functions' names, for nm, perf and gdb. With `verify` the artefact is run on random inputs
-    and compared with another implementation of the model before it is put in place.
+    graph before and after each pass. `threads` is how many threads the artefact is made for
+    (default: the target's cores; of "host", the CPUs that this process may use). `log` is the
+    tuning log whose points kernels get where it was measured on this hardware or its class: files,
+    True for what is stored (see docs/tuning-logs.md), False for none. With `keep_subnormals`
+    kernels compute with subnormal numbers, which is many times slower where there are some, instead
+    of taking them for zeros. With `symbols` the library keeps its functions' names, for nm, perf
+    and gdb. With `verify` the artefact is run on random inputs and compared with another
+    implementation of the model before it is put in place.
 
     Gives a CompileReport of what is in `output`; without `output` the Model, whose `report` is a
     Compilation, which leaves nothing on disk, and which `model.save(folder)` can write there.
@@ -181,6 +182,11 @@ def compile(
     chosen = find_target(target) if isinstance(target, str) else target
     if threads is not None:
         chosen = dataclasses.replace(chosen, cores=threads)
+    elif target == "host" and chosen.cores == 1 and (os.cpu_count() or 1) > 1:
+        note(
+            f"this process may use 1 of {os.cpu_count()} CPUs, so the artefact is made for one "
+            "thread and never uses another; threads=N (--threads N) makes it for more"
+        )
     stages = _Stages(progress)
     steps = assemble(passes, pipeline)
     with (

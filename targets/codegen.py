@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import accumulate
 
 import tvm
 from tvm import s_tir, tirx
-from tvm_ffi.structural import structural_map
+from tvm_ffi.structural import structural_map, structural_walk
 
 from planish.ir.target import Target
 from planish.targets.bindings import store_bindings
@@ -17,8 +18,9 @@ from planish.targets.feature_use import allowed, element_families, forbidden, is
 from planish.targets.lowering import LoweredKernel
 from planish.targets.row_loops import fetch_rows_ahead, store_rows_together
 
-#: Bytes that one function may keep in its stack frame; larger buffers come from the runtime.
-STACK_BYTES = 128 * 1024
+#: Bytes of buffers that one function may keep on the stack; the largest beyond come from the
+#: runtime. The caller's thread runs kernels too, and the header promises it to need 64 KiB at most.
+STACK_BYTES = 40 * 1024
 
 
 def tvm_target(target: Target) -> tvm.target.Target:
@@ -158,7 +160,7 @@ def _plain_signature(func: tirx.PrimFunc, overwrites: int | None) -> tirx.PrimFu
     result's pointer: that no two pointers alias is then true of those that are used.
     """
     zero = tirx.const(0, "int32")
-    body = structural_map(func.body, (tirx.AllocBuffer, _keep_on_stack))
+    body = _keep_on_stack(func.body)
     pointers = [
         tirx.Var(f"{buffer.name}_data", tirx.buffer_data_pointer_type(buffer))
         for buffer in func.params
@@ -175,15 +177,37 @@ def _plain_signature(func: tirx.PrimFunc, overwrites: int | None) -> tirx.PrimFu
     return plain.with_attr("tirx.noalias", True).with_attr("calling_conv", 0)
 
 
-def _keep_on_stack(allocation: tirx.AllocBuffer) -> tirx.AllocBuffer:
-    """TVM would ask the runtime for each buffer of 1 KiB; register tiles must be stack slots."""
+def _keep_on_stack(body: tirx.Stmt) -> tirx.Stmt:
+    """TVM would ask the runtime for each buffer of 1 KiB; register tiles must be stack slots.
+
+    The smallest buffers stay, as many as fit in STACK_BYTES together.
+    """
+    found: list[tirx.AllocBuffer] = []
+    structural_walk(body, (tirx.AllocBuffer, found.append), order="pre")
+    sizes = sorted(size for size in map(_bytes, found) if size is not None)
+    fitting = [size for size, end in zip(sizes, accumulate(sizes)) if end <= STACK_BYTES]
+    # Of several as large as the largest that fits, all stay or none.
+    if len(fitting) < len(sizes):
+        fitting = [size for size in fitting if size < sizes[len(fitting)]]
+    largest = fitting[-1] if fitting else -1
+
+    def keep(allocation: tirx.AllocBuffer) -> tirx.AllocBuffer:
+        size = _bytes(allocation)
+        if size is None or size > largest:
+            return allocation
+        told = {"disable_lower_builtin": tirx.IntImm("int32", 1)}
+        return tirx.AllocBuffer(allocation.buffer, told)
+
+    return structural_map(body, (tirx.AllocBuffer, keep))
+
+
+def _bytes(allocation: tirx.AllocBuffer) -> int | None:
+    """Size of a buffer; None if it is not fixed."""
     buffer = allocation.buffer
     size = 1
     for extent in buffer.shape:
         if not isinstance(extent, tirx.IntImm):
-            return allocation
+            return None
         size *= int(extent)
     lanes = tvm.DataType(str(buffer.dtype))
-    if size * lanes.bits * lanes.lanes // 8 > STACK_BYTES:
-        return allocation
-    return tirx.AllocBuffer(buffer, {"disable_lower_builtin": tirx.IntImm("int32", 1)})
+    return size * int(lanes.bits) * int(lanes.lanes) // 8

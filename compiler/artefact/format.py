@@ -110,6 +110,12 @@ class Manifest:
         return f"{self.name}.h"
 
     @property
+    def threads(self) -> int | None:
+        """How many threads the kernels were made for; None where that is not told."""
+        cores = self.target.get("cores")
+        return cores if type(cores) is int else None
+
+    @property
     def digest(self) -> str:
         """SHA-256 of the canonical JSON: equal digests mean equal artefacts."""
         return digest_of(to_json(self))

@@ -27,7 +27,7 @@ from planish.artefact.format import WEIGHTS, KernelInfo, Manifest, TensorInfo, m
 from planish.artefact.library import Library, check_cpu, load_library
 from planish.artefact.locks import ContextLock, WouldWait
 from planish.artefact.origin import Files, Folder
-from planish.ir.errors import ArtefactError, TensorError
+from planish.ir.errors import ArtefactError, TensorError, note
 
 if TYPE_CHECKING:
     from planish.driver import Compilation
@@ -58,7 +58,7 @@ def load(
     every byte of the weights only with `check`. Weights are mapped, so their file must not be
     written to while the model is in use, but with `copy_weights`, which reads them into memory.
     Raises ArtefactError for an artefact that is damaged or is not for this machine; no code of it
-    has run by then.
+    has run by then. Warns of `threads` that were not compiled for.
     """
     if threads is not None and (type(threads) is not int or not 1 <= threads <= 1024):
         raise ArtefactError(f"threads is {threads!r}, expected a number from 1 to 1024, or None")
@@ -80,6 +80,12 @@ def _load_from(folder: OpenFolder, threads: int | None, check: bool, copy: bool)
     folder.check(WEIGHTS, manifest.files[WEIGHTS], content=check)
     library = load_library(folder, manifest)
     model = Model(_Weights(library, folder, copy), manifest, threads)
+    if threads is not None and manifest.threads is not None and threads > manifest.threads:
+        note(
+            f"artefact '{folder.path}' was compiled for {manifest.threads} "
+            f"thread{'s' if manifest.threads > 1 else ''}, {threads} are asked for: others find "
+            f"little or nothing to do; compile with threads={threads} (--threads {threads})"
+        )
     model._origin = Folder(os.path.abspath(folder.path), manifest.digest)
     return model
 

@@ -149,6 +149,7 @@ def report_json(report: CompileReport) -> dict[str, object]:
         "name": report.name,
         "output": str(report.output),
         "target": report.target.name,
+        "threads": report.target.cores,
         "kernels": len(report.manifest.kernels),
         "artefact_bytes": report.artefact_bytes,
         "weights_bytes": report.manifest.weights_bytes,
@@ -177,7 +178,8 @@ def _print_report(report: CompileReport, verbose: bool) -> None:
         ]
         print_table("Kernels", ("kernel", ">flops", ">traffic", "ops", "ONNX nodes"), kernels)
     say(
-        f"{report.output}: {len(manifest.kernels)} kernels for target '{report.target.name}', "
+        f"{report.output}: {len(manifest.kernels)} kernels for target '{report.target.name}' "
+        f"and {report.target.cores} thread{'s' if report.target.cores > 1 else ''}, "
         f"{spell_bytes(report.artefact_bytes)} (weights {spell_bytes(manifest.weights_bytes)}), "
         f"compiled in {spell_seconds(sum(report.seconds.values()))}"
     )

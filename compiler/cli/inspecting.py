@@ -86,6 +86,7 @@ def _facts(manifest: Manifest) -> dict[str, Any]:
     return {
         "name": manifest.name,
         "target": f"{manifest.target.get('name')} ({manifest.architecture})",
+        "made for": f"{manifest.threads or 'an unknown number of'} threads",
         "needs": " ".join(_needs(manifest)) or "nothing beyond the architecture",
         "work": f"{spell_count(sum(k.flops for k in manifest.kernels))}flop a run",
         "memory": (

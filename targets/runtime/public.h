@@ -8,6 +8,7 @@
  * any other number. One model serves any number of contexts; a context is for one thread at a time.
  * After a fork both go on working in the child. A run computes with rounding to nearest and NAME_FLOATS,
  * and leaves the caller's floating-point control register as it was.
+ * No function needs more than 64 KiB of its caller's stack.
  */
 #ifndef NAME_H
 #define NAME_H
