@@ -11,7 +11,7 @@ import typer
 
 from planish.bisection import Finding, bisect
 from planish.cli.boundary import OUR_FAILURE
-from planish.cli.options import parse_dims, parse_shapes
+from planish.cli.options import check_writable, parse_dims, parse_shapes
 from planish.cli.progress import StageProgress
 from planish.cli.terminal import say
 
@@ -30,6 +30,8 @@ def run_bisect(
     as_json: bool,
 ) -> None:
     """Searches, writes the minimal model and tells; exit code 1 if something is wrong."""
+    place = output or Path(f"{model.stem}.minimal.onnx")
+    check_writable(place)
     with StageProgress(enabled=not as_json) as progress:
         found = bisect(
             model,
@@ -42,14 +44,13 @@ def run_bisect(
             compiled=compiled,
             progress=progress,
         )
-    place = None
+    shown = found is not None and found.minimal is not None
     if found is not None and found.minimal is not None:
-        place = output or Path(f"{model.stem}.minimal.onnx")
         onnx.save(found.minimal, place)
     if as_json:
-        say(json.dumps(_as_json(found, place)))
+        say(json.dumps(_as_json(found, place if shown else None)))
     else:
-        say(_sentences(found, place))
+        say(_sentences(found, place if shown else None))
     if found is not None:
         raise typer.Exit(OUR_FAILURE)
 

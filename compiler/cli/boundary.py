@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import json
 import os
@@ -10,8 +11,9 @@ import sys
 import tempfile
 import traceback
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, ParamSpec
 
 import typer
@@ -59,9 +61,33 @@ def guarded(command: Callable[Params, None]) -> Callable[Params, None]:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise typer.Exit(OK) from None
         except Exception as error:
-            raise typer.Exit(_report(error, as_json)) from None
+            named = [value for value in kwargs.values() if isinstance(value, Path)]
+            found = _of_the_system(error, named) or error
+            raise typer.Exit(_report(found, as_json)) from None
 
     return run
+
+
+def _of_the_system(error: Exception, named: Sequence[Path]) -> PlanishError | None:
+    """What the system refused, if it is about a file that the command line names or a full disk;
+    None for errors whose cause may be planish."""
+    if not isinstance(error, OSError) or error.strerror is None:
+        return None
+    path = None if error.filename is None else Path(os.fsdecode(error.filename))
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        where = tempfile.gettempdir() if path is None else path
+        return PlanishError(f"cannot write '{where}': {error.strerror}; make room, or set TMPDIR")
+    if path is None or not any(_is_about(path, name) for name in named):
+        return None
+    return PlanishError(f"cannot use '{path}': {error.strerror}")
+
+
+def _is_about(path: Path, name: Path) -> bool:
+    """Whether a path is the one that was named, in it, or a hidden one beside it."""
+    full, named = Path(os.path.abspath(path)), Path(os.path.abspath(name))
+    return full.is_relative_to(named) or named.is_relative_to(full) or (
+        full.parent == named.parent and full.name.startswith(f".{named.name}.")
+    )  # fmt: skip
 
 
 @contextmanager
@@ -92,7 +118,11 @@ def _report(error: BaseException, as_json: bool) -> int:
         _print({"type": type(error).__name__, "message": str(error)}, as_json)
         return USERS_MISTAKE
     told = str(error) if isinstance(error, PlanishError) else f"{type(error).__name__}: {error}"
-    facts = {"type": type(error).__name__, "message": told, "log": _write_log(error)}
+    facts = {"type": type(error).__name__, "message": told}
+    try:
+        facts["log"] = _write_log(error)
+    except OSError:  # no place for temporary files: then here, or nobody ever knows
+        facts["trace"] = "".join(traceback.format_exception(error))
     _print(facts, as_json)
     return OUR_FAILURE
 
@@ -107,6 +137,8 @@ def _print(facts: dict[str, Any], as_json: bool) -> None:
             f"This is a failure of planish; please report it with the log {facts['log']}",
             file=sys.stderr,
         )
+    if "trace" in facts:
+        say(f"{facts['trace']}This is a failure of planish; please report it", file=sys.stderr)
 
 
 def _write_log(error: BaseException) -> str:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from planish.cli.compiling import printer
-from planish.cli.options import parse_dims, parse_shapes
+from planish.cli.options import check_writable, parse_dims, parse_shapes
 from planish.cli.printing import print_table, spell_seconds
+from planish.cli.progress import StageProgress
 from planish.cli.terminal import say
 from planish.custom import PASSES, assemble, installed_passes, labelled
 from planish.explain import Explanation, PassRecord, explain
@@ -41,23 +43,29 @@ def run_opt(
     """Optimises and tells what each pass did; writes the graph in the format of `output`."""
     if output is not None and output.suffix not in FORMATS:
         raise PlanishError(f"-o {output}: the graph is written as {', '.join(FORMATS)}")
+    check_writable(output)
     stream = sys.stderr if as_json else sys.stdout
-    show = printer(assemble(passes), print_after, stream)
+    steps = assemble(passes)
+    show = printer(steps, print_after, stream)
+    done = itertools.count(1)
+    with StageProgress(enabled=not as_json) as progress:
+        progress("import", 0, 0)
 
-    def observe(record: PassRecord) -> None:
-        if show is not None:
-            show(record.step.name, record.before, record.after, record.seconds)
+        def observe(record: PassRecord) -> None:
+            progress("optimise", next(done), len(steps))
+            if show is not None:
+                show(record.step.name, record.before, record.after, record.seconds)
 
-    found = explain(
-        model,
-        target=target,
-        dims=parse_dims(dims),
-        shapes=parse_shapes(shapes),
-        passes=passes,
-        ops=ops,
-        numeric=verify,
-        observer=observe,
-    )
+        found = explain(
+            model,
+            target=target,
+            dims=parse_dims(dims),
+            shapes=parse_shapes(shapes),
+            passes=passes,
+            ops=ops,
+            numeric=verify,
+            observer=observe,
+        )
     if output is not None:
         _write(found, output, model.name)  # before the text, whose reader may stop reading
     if as_json:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from pathlib import Path
 
 from planish.ir.errors import PlanishError
 
@@ -30,3 +32,17 @@ def parse_shapes(options: Sequence[str]) -> dict[str, tuple[int, ...]]:
             )
         shapes[name] = tuple(map(int, sizes))
     return shapes
+
+
+def check_writable(*paths: Path | None) -> None:
+    """PlanishError for a file that cannot be written, before the work whose result it is for."""
+    for path in paths:
+        if path is None:
+            continue
+        folder = path.parent
+        if path.is_dir():
+            raise PlanishError(f"'{path}' is a folder; name a file")
+        if not folder.is_dir():
+            raise PlanishError(f"cannot write '{path}': there is no folder '{folder}'; make it")
+        if not os.access(path if path.exists() else folder, os.W_OK):
+            raise PlanishError(f"cannot write '{path}': no permission; name another file")

@@ -14,6 +14,7 @@ from planish.artefact.format import TensorInfo
 from planish.artefact.loading import Model, load
 from planish.cli.boundary import INTERRUPTED
 from planish.cli.latency import WARM_UP, Course, Latencies, run_course
+from planish.cli.options import check_writable
 from planish.cli.printing import print_table, spell_seconds, spell_tensor
 from planish.cli.progress import StageProgress
 from planish.cli.terminal import say
@@ -66,6 +67,7 @@ class _Findings:
 def run_artefact(artefact: Path, options: Options, *, as_json: bool) -> None:
     """Loads and runs an artefact, and prints its outputs, or saves them and prints where."""
     course = options.course()
+    check_writable(options.output, options.trace)
     with (
         load(artefact, threads=options.threads) as model,
         StageProgress(enabled=not as_json) as progress,

@@ -21,7 +21,7 @@ from planish.autotune.search.standing import Standing, Tuning
 from planish.bench.roofline import spell_achieved
 from planish.bench.turns import TOLERATED, warn_of_load
 from planish.bench.worker import ForeignLoad
-from planish.cli.options import parse_dims, parse_shapes
+from planish.cli.options import check_writable, parse_dims, parse_shapes
 from planish.cli.printing import plain_text, spell_seconds
 from planish.cli.terminal import say
 from planish.ir.errors import PlanishError, TuningError
@@ -113,8 +113,16 @@ def _warn_of_company() -> None:
 
 
 def _check_report(folder: Path | None) -> None:
-    if folder is not None and folder.exists() and not folder.is_dir():
+    """Makes the folder now: it would be late to find out after the tuning that it cannot be."""
+    if folder is None:
+        return
+    if folder.exists() and not folder.is_dir():
         raise PlanishError(f"--report {folder} is a file; name a folder for the report")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise PlanishError(f"--report {folder} cannot be made: {error.strerror}") from None
+    check_writable(folder / "report.html")
 
 
 def _print_report(report: TuneReport, folder: Path | None) -> None:

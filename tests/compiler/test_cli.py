@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import importlib
 import json
 import os
 import subprocess
@@ -488,3 +490,60 @@ def test_symbols_name_the_kernels(model: Path, tmp_path: Path) -> None:
     x = np.random.default_rng(1).standard_normal((2, 12)).astype("f4")
     plain, named = (planish.load(tmp_path / name).run({"x": x})["y"] for name in ("stripped", "a"))
     assert np.array_equal(plain, named)
+
+
+def test_what_cannot_be_written_is_told_before_the_work(
+    model: Path, artefact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*arguments: object, **options: object) -> None:
+        raise AssertionError("it was told too late")
+
+    for work in ("tuning.tune", "optimising.explain", "bisecting.bisect", "running.run_course"):
+        importlib.import_module(f"planish.cli.{work.partition('.')[0]}")
+        monkeypatch.setattr(f"planish.cli.{work}", never)
+    (tmp_path / "file").touch()
+    missing = tmp_path / "none/here"
+    for command in (
+        ["run", artefact, "--random", "-o", missing],
+        ["run", artefact, "--random", "--trace", missing],
+        ["opt", model, "-o", missing.with_suffix(".txt")],
+        ["opt", model, "-o", tmp_path / "file/x.dot"],
+        ["bisect", model, "-o", missing],
+        ["bisect", model, "-o", tmp_path],
+        ["tune", model, "-o", tmp_path / "out", "--report", tmp_path / "file/report"],
+        ["tune", model, "-o", tmp_path / "out", "--report", tmp_path / "file"],
+    ):
+        code, out, err = run(*command)
+        assert (code, out) == (2, ""), command
+        assert len(err.splitlines()) == 1
+        assert str(tmp_path) in err
+
+
+@pytest.mark.parametrize(
+    ("error", "expected", "told"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), 2, "No space left on device; make room"),
+        (OSError(errno.EDQUOT, "Quota exceeded", "/x"), 2, "cannot write '/x': Quota exceeded"),
+        (PermissionError(errno.EACCES, "Permission denied", "OUT/kernels"), 2, "cannot use '"),
+        (FileNotFoundError(errno.ENOENT, "No such file", "/our/own"), 1, "failure of planish"),
+        (OSError("odd"), 1, "failure of planish"),
+    ],
+)
+def test_what_the_system_refuses_is_no_failure_of_ours(
+    error: OSError, expected: int, told: str, model: Path, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    def refuse(*arguments: object, **options: object) -> None:
+        if error.filename and error.filename.startswith("OUT"):
+            error.filename = str(tmp_path / "out/kernels")
+        raise error
+
+    monkeypatch.setattr("planish.driver.emit", refuse)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    code, out, err = run("compile", model, "-o", tmp_path / "out")
+    assert (code, out) == (expected, "")
+    assert told in err
+    # Nowhere to write a log: the trace goes where somebody sees it.
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "none"))
+    if expected == 1:
+        assert "Traceback" in run("compile", model, "-o", tmp_path / "out")[2]
