@@ -10,6 +10,7 @@ from typing import TypeAlias, Union
 
 from planish.ir import polynomial
 from planish.ir.errors import InvalidGraph
+from planish.ir.limits import MOST_BITS, MOST_FACTORS, MOST_TERMS, MOST_TEXT
 from planish.ir.polynomial import Atom, Bound, Interval, Monomial, Terms, floor_quotient
 
 DimLike: TypeAlias = Union[int, "Dim"]
@@ -95,7 +96,10 @@ class Dim:
         right = _operand(other)
         if right is None:
             return NotImplemented
-        return _collapse(polynomial.multiply(_terms(self), _terms(right)))
+        mine, others = _terms(self), _terms(right)
+        if len(mine) * len(others) > 10 * MOST_TERMS:
+            raise _too_large(self)
+        return _collapse(polynomial.multiply(mine, others))
 
     __radd__ = __add__
     __rmul__ = __mul__
@@ -178,8 +182,20 @@ def _collapse(terms: Mapping[Monomial, int]) -> DimLike:
 
 def _dim(terms: Mapping[Monomial, int]) -> Dim:
     ordered = sorted(terms.items(), key=lambda term: polynomial.monomial_order(term[0]))
+    if len(ordered) > MOST_TERMS or any(
+        len(monomial) > MOST_FACTORS or coefficient.bit_length() > MOST_BITS
+        for monomial, coefficient in ordered
+    ):
+        raise _too_large(ordered[0][0][0].text)
     low, high = polynomial.interval(ordered)
-    return Dim(tuple(ordered), _polynomial_text(ordered), low, high)
+    text = _polynomial_text(ordered)
+    if len(text) > MOST_TEXT:
+        raise _too_large(text)
+    return Dim(tuple(ordered), text, low, high)
+
+
+def _too_large(part: object) -> InvalidGraph:
+    return InvalidGraph(f"the expression of a dimension with {str(part)[:40]}… grows too large")
 
 
 def _interval(value: DimLike) -> Interval:

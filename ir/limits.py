@@ -6,8 +6,11 @@ The importer checks them once, for all tensors that it makes; nothing below it c
 
 from __future__ import annotations
 
-from planish.ir.dim import DimLike
-from planish.ir.types import TensorType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from planish.ir.dim import DimLike
+    from planish.ir.types import TensorType
 
 #: Elements of a tensor. Kernels count elements, and loops over them, in 32 bits: a little is left
 #: for the last block of a loop that is split. Bytes are counted in 64 bits.
@@ -22,6 +25,13 @@ MOST_COMPUTED_BYTES = 2**28
 #: Nodes in the bodies of all calls of functions; 25 functions that each call the next one twice
 #: would be 2^25.
 MOST_EXPANDED_NODES = 250_000
+
+#: Terms of the expression of a dimension, factors of a term, bits of a number in it, characters of
+#: its text: products of sums, and squares of squares, double them with each node.
+MOST_TERMS = 1000
+MOST_FACTORS = 64
+MOST_BITS = 1024
+MOST_TEXT = 100_000
 
 #: Calls of functions, and branches, inside each other.
 MOST_NESTED = 10_000

@@ -20,7 +20,14 @@ def node_labels(nodes: Sequence[NodeProto]) -> list[str]:
     for i, node in enumerate(nodes):
         names = (node.name, node.op_type, node.domain, *node.input, *node.output)
         require_text((*names, *(a.name for a in node.attribute)), f"node {i}")
-    return [node.name or f"{node.op_type}_{i}" for i, node in enumerate(nodes)]
+    return [_spelled(node.name or f"{node.op_type}_{i}") for i, node in enumerate(nodes)]
+
+
+def _spelled(name: str) -> str:
+    """A name for messages: line breaks and commands to terminals are written out."""
+    if name.isprintable():
+        return name
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
 
 
 def require_text(names: Iterable[object], where: str) -> None:

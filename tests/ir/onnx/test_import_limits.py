@@ -217,6 +217,32 @@ def test_slices_at_the_edges_of_int64_are_as_in_numpy():
                 assert got.tolist() == x[slice(start, stop, step)].tolist(), (start, stop, step)
 
 
+@pytest.mark.parametrize(
+    "ops",
+    [["Mul s s"], ["Add s one", "Mul t s"], ["Add s one", "Div s t"], ["Max s one", "Mul t s"]],
+)
+def test_expressions_of_dimensions_do_not_grow_without_limit(ops: list[str]):
+    nodes = [node("Shape", "x", "s0")]
+    last = "s0"
+    for step in range(60):
+        for number, text in enumerate(ops):
+            op, a, b = text.split()
+            names = {"s": last, "t": f"t{step}_{number - 1}", "one": "one"}
+            nodes.append(node(op, f"{names[a]} {names[b]}", f"t{step}_{number}", name=f"n{step}"))
+        last = f"t{step}_{len(ops) - 1}"
+    nodes.append(node("Expand", f"x {last}", "y", name="n"))
+    inputs = [value("x", ["N", "M"])]
+    proto = model(nodes, inputs, ["y"], {"one": np.int64([3])})
+    with pytest.raises((UnsupportedModel, InvalidModel), match="'n"):
+        import_model(proto, dynamic=True)
+
+
+def test_names_of_nodes_are_spelled_out():
+    proto = model([node("Zork", "x", "y", name="a\x1b[2J\nb\u202e")], [value("x", [2])], ["y"])
+    with pytest.raises(UnsupportedModel, match=r"node 'a\\x1b\[2J\\nb\\u202e' \(Zork\)"):
+        import_model(proto)
+
+
 def test_open_dimensions_do_not_lift_the_limits():
     assert excess(tensor("float32", (2**31, Dim.symbol("n")))) is not None
     proto = one("Tile", [1, 2], np.int64([1, 2**40]))
