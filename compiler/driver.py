@@ -19,6 +19,7 @@ import numpy as np
 
 import planish
 from planish.artefact.format import KernelInfo, Manifest, TensorInfo
+from planish.artefact.index_limits import OPTION, to_json
 from planish.artefact.library import check_cpu
 from planish.artefact.loading import Model, load, take_over
 from planish.artefact.sealing import seal
@@ -27,7 +28,7 @@ from planish.autotune.apply_log import LogReport
 from planish.autotune.log.store import LogSource, open_log
 from planish.blame import blame_custom_pass
 from planish.custom import PASSES, CustomPass, assemble, custom_ops
-from planish.inputs import index_bounds
+from planish.inputs import index_bounds, index_limits
 from planish.ir.errors import ArtefactError, note
 from planish.ir.extension import CustomOp, extended
 from planish.ir.graph import Graph
@@ -332,6 +333,7 @@ def _manifest(
             "dims": dict(sorted(dims.items())),
             "shapes": {key: list(shape) for key, shape in sorted(shapes.items())},
             "input_bounds": index_bounds(graph),
+            OPTION: to_json(index_limits(graph)),
             "keep_subnormals": plan.keep_subnormals,
         },
         weights_bytes=plan.weights_bytes,

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from planish.ir.graph import Graph, Node, Value
+from planish.ir.graph import Constant, Graph, Node, Value
+from planish.ir.types import DType
+
+Users = Mapping[Value, Sequence[tuple[Node | None, int]]]
+
+_State = tuple[Value, int, bool]
 
 #: Ops that hand an index on unchanged, or pick among indices: the inputs that carry one.
 _CARRIES_INDEX: dict[str, slice] = {
@@ -24,30 +29,88 @@ _CARRIES_INDEX: dict[str, slice] = {
 }
 
 
+#: Of those, the ops through which every element of the input becomes an index. Others may leave
+#: some out, or mend them: what they are given cannot be called wrong.
+_KEEPS_INDEX = ("reshape", "transpose", "broadcast_to", "concat")
+
+
 def index_bounds(graph: Graph) -> dict[str, int]:
     """For each input that indexes a tensor, how many places there are to point to.
 
-    Follows the input through ops that hand an index on; the least extent counts where it indexes
-    several tensors. Inputs that index nothing are not in the result.
+    Follows the input through ops that hand an index on and additions of constants; the least
+    counts where it indexes several tensors. Inputs that index nothing are not in the result.
     """
     users = graph.users()
     bounds: dict[str, int] = {}
     for source in graph.inputs:
-        extents: list[int] = []
-        seen: set[Value] = {source}
-        open_values: list[Value] = [source]
-        while open_values:
-            for node, position in users[open_values.pop()]:
-                if node is None:
-                    continue
-                extents += _indexed_extents(node, position)
-                if position in range(len(node.inputs))[_CARRIES_INDEX.get(node.op, slice(0, 0))]:
-                    fresh = [result for result in node.outputs if result not in seen]
-                    seen.update(fresh)
-                    open_values += fresh
-        if extents:
-            bounds[source.name] = min(extents)
+        found = [max(1, extent - added) for extent, added, _ in _uses(source, users)]
+        if found:
+            bounds[source.name] = min(found)
     return bounds
+
+
+def index_limits(graph: Graph) -> dict[str, tuple[int, int]]:
+    """For each input that is an index as it is, the least value and the end of its range.
+
+    Indices below 0 count from the end. Uses behind ops that pick or mend values are left out.
+    """
+    users = graph.users()
+    limits: dict[str, tuple[int, int]] = {}
+    for source in graph.inputs:
+        uses = [(extent, added) for extent, added, whole in _uses(source, users) if whole]
+        if uses:
+            least = max(-extent - added for extent, added in uses)
+            limits[source.name] = least, min(extent - added for extent, added in uses)
+    return limits
+
+
+def _uses(source: Value, users: Users) -> Iterator[tuple[int, int, bool]]:
+    """Where an input indexes a tensor: the extent, the sum of what was added on the way, and
+    whether every element of the input is an index there."""
+    first: _State = (source, 0, True)
+    seen, waiting = {first}, [first]
+    while waiting:
+        value, added, whole = waiting.pop()
+        for node, position in users[value]:
+            if node is None:
+                continue
+            for extent in _indexed_extents(node, position):
+                yield extent, added, whole and _is_uniform(node)
+            constant = _added(node, position)
+            if constant is not None:
+                fresh = [(result, added + constant, whole) for result in node.outputs]
+            elif position in range(len(node.inputs))[_CARRIES_INDEX.get(node.op, slice(0, 0))]:
+                fresh = [(result, added, whole and _keeps(node)) for result in node.outputs]
+            else:
+                continue
+            fresh = [state for state in fresh if state not in seen]
+            seen.update(fresh)
+            waiting += fresh
+
+
+def _keeps(node: Node) -> bool:
+    if node.op == "cast":
+        to: DType = node.attrs["to"]
+        return to in (DType.INT32, DType.INT64, DType.FLOAT32, DType.FLOAT64)
+    return node.op in _KEEPS_INDEX
+
+
+def _is_uniform(node: Node) -> bool:
+    """True unless the parts of an index tuple point into axes of different extents."""
+    return len(set(_indexed_extents(node, 1))) == 1
+
+
+def _added(node: Node, position: int) -> int | None:
+    """The whole number that a node adds to its operand; None if it does anything else."""
+    if node.op not in ("add", "sub") or (node.op == "sub" and position != 0):
+        return None
+    other = node.inputs[1 - position]
+    if not isinstance(other, Constant) or other.type.dtype.is_float or other.data.size == 0:
+        return None
+    number = int(other.data.flat[0])
+    if not (other.data == other.data.flat[0]).all() or abs(number) >= 2**31:
+        return None
+    return number if node.op == "add" else -number
 
 
 def _indexed_extents(node: Node, position: int) -> list[int]:

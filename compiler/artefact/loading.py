@@ -24,6 +24,7 @@ from planish.artefact.calls import (
 )
 from planish.artefact.folder import OpenFolder
 from planish.artefact.format import WEIGHTS, KernelInfo, Manifest, TensorInfo, manifest_of
+from planish.artefact.index_limits import IndexLimits
 from planish.artefact.library import Library, check_cpu, load_library
 from planish.artefact.locks import ContextLock, WouldWait
 from planish.artefact.origin import Files, Folder
@@ -50,6 +51,7 @@ def load(
     threads: int | None = None,
     check: bool = False,
     copy_weights: bool = False,
+    checked: bool = False,
 ) -> Model:
     """Load the artefact in a folder, ready to run.
 
@@ -57,6 +59,7 @@ def load(
     Manifest, library and header are always checked, and that the weights are those of the library;
     every byte of the weights only with `check`. Weights are mapped, so their file must not be
     written to while the model is in use, but with `copy_weights`, which reads them into memory.
+    With `checked` each run looks for indices out of range in its inputs, as `run(checked=True)`.
     Raises ArtefactError for an artefact that is damaged or is not for this machine; no code of it
     has run by then. Warns of `threads` that were not compiled for.
     """
@@ -65,7 +68,9 @@ def load(
     for attempt in range(_ATTEMPTS):
         with OpenFolder(Path(path)) as folder:
             try:
-                return _load_from(folder, threads, check, copy_weights)
+                model = _load_from(folder, threads, check, copy_weights)
+                model._checked = checked
+                return model
             except ArtefactError:
                 # Files of a folder that was replaced are removed while it is being read.
                 if attempt + 1 == _ATTEMPTS or not folder.was_replaced():
@@ -106,11 +111,13 @@ def take_over(folder: Path, *, threads: int | None = None) -> Model:
     return model
 
 
-def _restore(origin: Folder | Files, threads: int | None) -> Model:
+def _restore(origin: Folder | Files, threads: int | None, checked: bool) -> Model:
     """Make the model of a pickle again. Raises ArtefactError if its folder is another one now."""
     if isinstance(origin, Files):
-        return load_files(origin, threads=threads)
-    model = load(origin.path, threads=threads)
+        model = load_files(origin, threads=threads)
+        model._checked = checked
+        return model
+    model = load(origin.path, threads=threads, checked=checked)
     if model.manifest.digest != origin.digest:
         raise ArtefactError(
             f"the artefact '{origin.path}' is not the one that the pickled model was loaded from "
@@ -155,6 +162,7 @@ class Model:
 
     report: Compilation | None = None
     _origin: Folder | Files
+    _checked = False
 
     def __init__(self, weights: _Weights, manifest: Manifest, threads: int | None) -> None:
         self.manifest = manifest
@@ -166,6 +174,7 @@ class Model:
         self._output_names = tuple(slot.name for slot in self._outputs)
         self._input_pointers = (ctypes.c_void_p * max(1, len(self._inputs)))()
         self._output_pointers = (ctypes.c_void_p * max(1, len(self._outputs)))()
+        self._limits = IndexLimits(manifest)
         self._lock = ContextLock()
         self._context = ctypes.c_void_p()
         result = library.c_context_create(
@@ -234,6 +243,7 @@ class Model:
         outputs: Sequence[str] | None = None,
         out: Mapping[str, Any] | None = None,
         threads: int | None = None,
+        checked: bool | None = None,
     ) -> dict[str, Any]:
         """Run the model once: {name: array} in, {name: array} out.
 
@@ -241,7 +251,8 @@ class Model:
         in place where they are C-contiguous and 64-byte aligned, else copied. Outputs are new numpy
         arrays, or the arrays or torch tensors that `out` names; `outputs` leaves others out. At
         most `threads` of the model's threads take part (default: all). Raises TensorError for a
-        wrong name, dtype or shape.
+        wrong name, dtype or shape; with `checked` (default: as the model was loaded) also for an
+        input that is an index out of range, which is else held inside the tensor it points into.
         """
         if threads is not None and (type(threads) is not int or not 1 <= threads <= self._threads):
             raise ArtefactError(
@@ -250,6 +261,8 @@ class Model:
             )
         chosen = chosen_outputs(self.name, self._output_names, outputs)
         given = self._bind(inputs)
+        if self._checked if checked is None else checked:
+            self._limits.check(given)
         results, addresses = self._results(out)
         pointers = self._input_pointers, self._output_pointers
         run = self._library.c_run_threads
@@ -284,6 +297,7 @@ class Model:
         self._require_open()
         twin = Model(self._weights, self.manifest, threads or self._requested_threads)
         twin.report, twin._origin = self.report, self._origin
+        twin._checked = self._checked
         return twin
 
     def save(self, folder: str | os.PathLike[str]) -> None:
@@ -307,7 +321,7 @@ class Model:
         return self.clone()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _restore, (self._origin, self._requested_threads)
+        return _restore, (self._origin, self._requested_threads, self._checked)
 
     def close(self) -> None:
         """Free memory and threads, after a run under way; the model cannot run any more.

@@ -103,6 +103,13 @@ def test_a_manifest_that_is_no_json_of_ours(own_toy: Path, change: tuple[bytes, 
     assert len(str(caught.value)) < 400
 
 
+@pytest.mark.parametrize("limits", [1, [], {"x": [0]}, {"y": [0, 1]}, {"x": [0, 10**30]}])
+def test_limits_that_are_none(own_toy: Path, limits: Any) -> None:
+    sign(own_toy, options={"input_limits": limits})
+    with pytest.raises(ArtefactError, match="has no ranges of its inputs as 'input_limits'"):
+        load(own_toy)
+
+
 def test_a_name_that_is_no_text(own_toy: Path) -> None:
     """Half of a surrogate pair, under a digest that is right."""
     sign(own_toy, inputs=[{**X, "name": "\ud800"}, K])
