@@ -142,10 +142,12 @@ def _loop_passes() -> tvm.ir.transform.Pass:
             t.BF16ComputeLegalize(),
             t.NarrowDataType(32),
             s.LoopPartition(),
+            t.ConvertSSA(),  # copies of a guarded value bind the same variables
             t.VectorizeLoop(),
             t.StorageRewrite(),
             s.HoistIfThenElse(),
             t.UnrollLoop(),
+            t.ConvertSSA(),
             t.StmtSimplify(),
             t.RemoveNoOp(),
             s.RewriteUnsafeSelect(),
