@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
-from typing import TypedDict, Unpack, overload
+from typing import Any, TypedDict, Unpack, overload
 
 import numpy as np
 
@@ -46,6 +46,7 @@ from planish.targets.linking import link_library
 from planish.targets.plan import TensorSpec, symbol_prefix
 from planish.targets.runtime.cpu_features import required_features
 from planish.verdict import Verification, VerificationFailed
+from planish.verification.given import checked_inputs
 from planish.verify import verify as verify_artefact
 
 Progress = Callable[[str, int, int], None]
@@ -86,6 +87,7 @@ class CompileOptions(TypedDict, total=False):
     """The options of `compile`, which documents them."""
 
     example_inputs: Examples | None
+    inputs: Mapping[str, Any] | None
     external_data: str | os.PathLike[str] | None
     target: str | Target
     dims: Mapping[str, int] | None
@@ -134,6 +136,7 @@ def compile(
     output: str | os.PathLike[str] | None = None,
     *,
     example_inputs: Examples | None = None,
+    inputs: Mapping[str, Any] | None = None,
     external_data: str | os.PathLike[str] | None = None,
     target: str | Target = "host",
     dims: Mapping[str, int] | None = None,
@@ -167,8 +170,10 @@ def compile(
     True for what is stored (see docs/tuning-logs.md), False for none. With `keep_subnormals`
     kernels compute with subnormal numbers, which is many times slower where there are some, instead
     of taking them for zeros. With `symbols` the library keeps its functions' names, for nm, perf
-    and gdb. With `verify` the artefact is run on random inputs and compared with another
-    implementation of the model before it is put in place.
+    and gdb. With `verify` the artefact is run on random inputs and on such with special values, and
+    compared with another implementation of the model before it is put in place (see
+    docs/verification.md); `inputs`, an array for each input by name, are real data for one more
+    run, and tell the shapes that the model leaves open.
 
     Gives a CompileReport of what is in `output`; without `output` the Model, whose `report` is a
     Compilation, which leaves nothing on disk, and which `model.save(folder)` can write there.
@@ -196,9 +201,11 @@ def compile(
         _place(output) as folder,
     ):
         prefix = symbol_prefix(name or given.name)
-        shapes = {**given.shapes, **(shapes or {})}
+        told = {name: np.shape(array) for name, array in (inputs or {}).items()}
+        shapes = {**given.shapes, **told, **(shapes or {})}
         with stages.stage("import"):
             graph = import_model(given.source, dims=dims, shapes=shapes)
+        real = checked_inputs(graph, inputs) if inputs is not None else None
         with stages.stage("optimise"):
             optimised, logged = run_logged_pipeline(graph, chosen, steps, tuning, observer)
         with stages.stage("generate"):
@@ -220,7 +227,9 @@ def compile(
                 with stages.stage("link"):
                     manifest = _link(staging, manifest, emitted, chosen)
                 with stages.stage("verify"), load(staging, threads=threads) as loaded:
-                    found = verify_artefact(loaded.run, graph, given.source)
+                    found = verify_artefact(
+                        loaded.run, graph, given.source, inputs=real, optimised=optimised
+                    )
                 if not found.ok:
                     blame_custom_pass(graph, chosen, steps)
                 with stages.stage("write"):

@@ -10,9 +10,10 @@ import numpy as np
 from planish.inputs import index_bounds, random_inputs
 from planish.ir.graph import Graph
 from planish.tolerances import Difference
-from planish.verdict import OutputCheck, RunCheck, Verification
+from planish.verdict import OutputCheck, RunCheck, Verification, VerificationFailed
 from planish.verification.judge import Judge
-from planish.verification.references import References
+from planish.verification.references import Reference, References, Unusable
+from planish.verification.special import AGREED, SpecialJudge, special_inputs
 
 if TYPE_CHECKING:
     from planish.ir.onnx.model import Located, Source
@@ -27,17 +28,27 @@ def verify(
     *,
     seed: int = 0,
     inputs: Arrays | None = None,
+    optimised: Graph | None = None,
 ) -> Verification:
     """Runs the artefact (`run`) and a reference on the same inputs, and compares.
 
     `graph` is the model as imported, before any pass. The reference is onnxruntime on `source` with
     its optimisations off where it is installed and takes the model, else the numpy reference of the
-    ops; the result names it. The inputs are random, and `inputs` besides, if they are given.
+    ops; the result names it. The inputs are random; besides, they are `inputs`, if given, and
+    random ones among which are special values. `optimised` is the graph of the artefact's kernels.
     """
     references = References(graph, source)
-    checks = [_check_run("random inputs", run, references, model_inputs(graph, seed))]
+    ordinary = model_inputs(graph, seed)
+    checks = [_check_run("random inputs", run, references, ordinary)]
     if inputs is not None:
         checks.append(_check_run("the given inputs", run, references, inputs))
+    for name, special in special_inputs(graph, ordinary, seed):
+        try:
+            reference, expected = references.compute(special, outside=True)
+        except Unusable:  # these values are none that the model takes
+            continue
+        judge = SpecialJudge(graph, optimised, reference, special, expected)
+        checks.append(_run_check(name, reference, AGREED, judge.differences(run(special))))
     return Verification(seed, tuple(checks))
 
 
@@ -56,11 +67,20 @@ def model_inputs(graph: Graph, seed: int) -> dict[str, np.ndarray]:
 def _check_run(
     name: str, run: Callable[[Arrays], Arrays], references: References, inputs: Arrays
 ) -> RunCheck:
-    reference, expected = references.compute(inputs)
+    try:
+        reference, expected = references.compute(inputs)
+    except Unusable as error:
+        raise VerificationFailed(f"no reference computes the model on {name}: {error}") from None
     judge = Judge(reference, inputs, expected)
     found = judge.differences(run(inputs), run)
+    return _run_check(name, reference, judge.bound, found)
+
+
+def _run_check(
+    name: str, reference: Reference, bound: str, found: Mapping[str, Difference]
+) -> RunCheck:
     checks = tuple(_output_check(output, difference) for output, difference in found.items())
-    return RunCheck(name, reference.name, judge.bound, checks)
+    return RunCheck(name, reference.name, bound, checks)
 
 
 def _output_check(name: str, found: Difference) -> OutputCheck:

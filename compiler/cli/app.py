@@ -97,6 +97,10 @@ def compile_command(
     verify: Annotated[
         bool, typer.Option("--verify/--no-verify", help="Compare with a reference first.")
     ] = True,
+    inputs: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.npz", help="Verify on these inputs, by name, besides."),
+    ] = None,
     print_after: PrintAfter = None,
     passes: Passes = None,
     ops: Ops = None,
@@ -143,6 +147,7 @@ def compile_command(
         name=name,
         threads=threads,
         verify=verify,
+        inputs=inputs,
         print_after=print_after or (),
         passes=passes or (),
         ops=ops or (),

@@ -14,6 +14,7 @@ from planish.cli.options import parse_dims, parse_shapes
 from planish.cli.printing import print_table, spell_bytes, spell_count, spell_seconds
 from planish.cli.progress import StageProgress
 from planish.cli.refusals import Refusals
+from planish.cli.running import read_npz
 from planish.cli.terminal import say
 from planish.custom import assemble, labelled
 from planish.driver import CompileReport, compile, schedule_model
@@ -36,6 +37,7 @@ class Options:
     name: str | None
     threads: int | None
     verify: bool
+    inputs: Path | None
     print_after: Sequence[str]
     passes: Sequence[str]
     ops: Sequence[str]
@@ -106,6 +108,7 @@ def _compile(
         shapes=parse_shapes(options.shapes),
         name=options.name,
         verify=options.verify,
+        inputs=read_npz(options.inputs) if options.inputs is not None else None,
         passes=options.passes,
         ops=options.ops,
         observer=refusals.observe,

@@ -16,6 +16,7 @@ from planish.ir.graph import Graph
 from planish.ir.onnx.model import Located, Source
 from planish.ir.reference import evaluate
 from planish.verification.perturbation import perturbed_graph, perturbed_inputs, perturbed_model
+from planish.verification.undefined import decided
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -128,6 +129,16 @@ class OnnxruntimeReference:
             raise Unusable(told) from None
 
 
+class ClampedReference(NumpyReference):
+    """The ops' own definitions, with indices outside a tensor clamped into it, as in artefacts."""
+
+    def outputs(self, inputs: Arrays) -> Arrays:
+        found = decided(self._graph, inputs, 0)
+        if found is None:
+            raise Unusable("the ops' definitions do not take these inputs")
+        return found
+
+
 class References:
     """The references of one model; sessions are made once, whatever the number of inputs.
 
@@ -142,8 +153,11 @@ class References:
 
             self._peer = OnnxruntimeReference(graph, source, onnxruntime.__version__)
 
-    def compute(self, inputs: Arrays) -> tuple[Reference, Arrays]:
-        """The first reference that takes the inputs, and its outputs; Unusable if none does."""
+    def compute(self, inputs: Arrays, *, outside: bool = False) -> tuple[Reference, Arrays]:
+        """The first reference that takes the inputs, and its outputs; Unusable if none does.
+
+        With `outside` indices may lie outside their tensors.
+        """
         why = ""
         if self._peer is not None:
             try:
@@ -151,7 +165,13 @@ class References:
             except Unusable as error:
                 why = f"onnxruntime refused: {error}"
         own = NumpyReference(self._graph, why)
-        return own, own.outputs(inputs)
+        try:
+            return own, own.outputs(inputs)
+        except Unusable:
+            if not outside:
+                raise
+        clamped = ClampedReference(self._graph, "indices clamped into their tensors")
+        return clamped, clamped.outputs(inputs)
 
 
 def _evaluated(graph: Graph, inputs: Arrays) -> Arrays:
