@@ -285,14 +285,11 @@ def _first_difference(before: Graph, after: Graph, inputs: Arrays) -> tuple[Node
     old, new = _named(before), _named(after)
     shared = [n for n in new if n in old and old[n].type == new[n].type]
     judge = _judge(_showing_values(before, [old[n] for n in shared], shared), inputs)
-    found = judge.differences(
-        evaluate(_showing_values(after, [new[n] for n in shared], shared), inputs)
-    )
+    found = evaluate(_showing_values(after, [new[n] for n in shared], shared), inputs)
     for name in shared:
-        value = new[name]
-        if not found[name].ok:
-            node = value.node if isinstance(value, Result) else None
-            return node, f"'{name}': {found[name].reason}"
+        value, told = new[name], judge.wrong({name: found[name]})
+        if told:
+            return (value.node if isinstance(value, Result) else None), told
     return None, "the outputs differ"
 
 

@@ -48,13 +48,13 @@ class Judge:
     def differences(
         self, actual: Arrays, run: Callable[[Arrays], Arrays] | None = None
     ) -> dict[str, Difference]:
-        """How far each output is off, and whether that is right.
+        """How far each output in `actual` is off, and whether that is right.
 
         `run` computes outputs for other inputs: where rounding moves much, a fault is looked for
         below its noise. Without it an error of a gross fault's length is one.
         """
         found = {
-            name: compare(actual[name], array, sharp=True) for name, array in self.expected.items()
+            name: compare(array, self.expected[name], sharp=True) for name, array in actual.items()
         }
         wrong = [name for name, difference in found.items() if not difference.ok]
         noisy = []
