@@ -96,6 +96,8 @@ class Storage:
         self, tensor: TensorProto, dtype: DType, shape: tuple[int, ...], where: str
     ) -> np.ndarray:
         entries = {entry.key: entry.value for entry in tensor.external_data}
+        if not all(isinstance(text, str) for item in entries.items() for text in item):
+            raise InvalidModel(f"{where} is external, and where it is stored is not UTF-8")
         location = entries.get("location")
         if location is None:
             raise InvalidModel(f"{where} is external, but names no location")

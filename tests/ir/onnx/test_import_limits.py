@@ -249,3 +249,11 @@ def test_open_dimensions_do_not_lift_the_limits():
     proto.graph.input[0].type.tensor_type.shape.dim[0].dim_param = "n"
     with pytest.raises(PlanishError, match="'n'"):
         import_model(proto, dynamic=True)
+
+
+def test_a_location_that_is_no_text():
+    proto = model([node("Add", "x w", "y")], [value("x", [1])], ["y"])
+    weight = proto.graph.initializer.add(name="w", data_type=1, dims=[1], data_location=1)
+    weight.external_data.add(key="location", value="QQQQ")
+    with pytest.raises(InvalidModel, match=r"tensor 'w' is external, .* is not UTF-8"):
+        import_model(proto.SerializeToString().replace(b"QQQQ", b"Q\xff\xfeQ"))
