@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import numpy as np
 
 from planish.artefact.format import read_manifest
 from planish.ir.errors import PlanishError
+from planish.ir.scratch import scratch_folder
 
 #: Seconds after which code is taken to never end.
 PATIENCE_SECONDS = 600
@@ -26,7 +26,7 @@ class Crashed(PlanishError):
 
 def run_in_child(folder: Path, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
     """The outputs of an artefact in order; Crashed with how the process ended if it did not."""
-    with tempfile.TemporaryDirectory(prefix="planish-") as scratch:
+    with scratch_folder() as scratch:
         given, found = Path(scratch, "in.npz"), Path(scratch, "out.npz")
         np.savez(given, *arrays)
         command = [sys.executable, "-m", __name__, str(folder), str(given), str(found)]

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import secrets
-import shutil
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -23,7 +20,7 @@ from planish.artefact.index_limits import OPTION, to_json
 from planish.artefact.library import check_cpu
 from planish.artefact.loading import Model, load, take_over
 from planish.artefact.sealing import seal
-from planish.artefact.writing import check_replaceable, copy_artefact, write_artefact
+from planish.artefact.writing import beside, check_replaceable, copy_artefact, write_artefact
 from planish.autotune.apply_log import LogReport
 from planish.autotune.log.store import LogSource, open_log
 from planish.blame import blame_custom_pass
@@ -33,6 +30,7 @@ from planish.ir.errors import ArtefactError, note
 from planish.ir.extension import CustomOp, extended
 from planish.ir.graph import Graph
 from planish.ir.onnx import import_model
+from planish.ir.scratch import scratch_folder
 from planish.ir.subnormals import flush_subnormals
 from planish.ir.target import Target
 from planish.logged_schedules import run_logged_pipeline
@@ -223,7 +221,7 @@ def compile(
                 unverified = dataclasses.replace(manifest, verify={"skipped": skipped})
                 manifest = _link(folder, unverified, emitted, chosen)
         else:
-            with _sibling(folder) as staging:
+            with beside(folder) as staging:
                 with stages.stage("link"):
                     manifest = _link(staging, manifest, emitted, chosen)
                 with stages.stage("verify"), load(staging, threads=threads) as loaded:
@@ -253,7 +251,7 @@ def _place(output: str | os.PathLike[str] | None) -> Iterator[Path]:
     if output is not None:
         yield Path(output)
         return
-    with tempfile.TemporaryDirectory(prefix="planish-") as scratch:
+    with scratch_folder() as scratch:
         yield Path(scratch, "artefact")
 
 
@@ -301,16 +299,6 @@ def compile_graph(
 
     emitted = emit(graph, target, symbol_prefix(name))
     return _link(Path(output), _manifest(graph, emitted, target, {}, {}), emitted, target)
-
-
-@contextmanager
-def _sibling(folder: Path) -> Iterator[Path]:
-    """A path beside `folder`, on its file system; what lies there is gone afterwards."""
-    path = folder.parent / f".{folder.name}.{secrets.token_hex(4)}.unverified"
-    try:
-        yield path
-    finally:
-        shutil.rmtree(path, ignore_errors=True)
 
 
 def _manifest(
@@ -364,7 +352,7 @@ def _obstacle(manifest: Manifest, folder: Path) -> str:
 
 
 def _link(folder: Path, manifest: Manifest, emitted: Emitted, target: Target) -> Manifest:
-    with tempfile.TemporaryDirectory(prefix="planish-") as scratch:
+    with scratch_folder() as scratch:
         objects = [Path(scratch, f"kernels{i}.o") for i in range(len(emitted.objects))]
         for path, code in zip(objects, emitted.objects):
             path.write_bytes(code)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,6 +19,7 @@ from planish.bench.contest import save_arrays
 from planish.bench.turns import Record, Worker, foreign_load, summarise, take_turns, workers
 from planish.driver import Progress
 from planish.ir.graph import Graph
+from planish.ir.scratch import scratch_folder
 from planish.verify import model_inputs
 
 #: Turns of each artefact before it is asked whether they will do, of a race at most, and seconds
@@ -166,7 +166,7 @@ def _started(graph: Graph, plain: Path, best: Path, threads: int) -> Iterator[di
     """Both artefacts loaded, `untuned` and `tuned`, on the same random inputs."""
     engine: tuple[str, dict[str, str]] = ("planish", {})
     with (
-        tempfile.TemporaryDirectory(prefix="planish-tune-") as scratch,
+        scratch_folder() as scratch,
         workers({"untuned": engine, "tuned": engine}) as started,
     ):
         feeds = Path(scratch, "inputs.npz")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import sys
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from planish.ir.errors import InvalidModel, PlanishError, UnsupportedModel
+from planish.ir.scratch import scratch_folder
 
 
 def is_torch_model(model: Any) -> bool:
@@ -43,7 +43,7 @@ def exported(model: Any, examples: Any = None) -> Iterator[Path]:
     """
     program = model if hasattr(model, "model_proto") else _export(model, examples)
     _require_pure(program)
-    with tempfile.TemporaryDirectory(prefix="planish-") as folder:
+    with scratch_folder() as folder:
         path = Path(folder, "model.onnx")
         try:
             program.save(str(path), external_data=True)

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import secrets
-import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -16,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from planish.artefact.format import read_manifest
 from planish.artefact.loading import load
-from planish.artefact.writing import check_replaceable, copy_artefact
+from planish.artefact.writing import beside, check_replaceable, copy_artefact
 from planish.autotune.log.lookup import TuningLog
 from planish.autotune.log.race import Race
 from planish.autotune.log.store import LogSource, open_log, written_path
@@ -172,8 +169,8 @@ def tune(
             keep_subnormals=keep_subnormals, progress=progress,
         )  # fmt: skip
 
-    with ExitStack() as stack:
-        places = [stack.enter_context(_sibling(folder, f"{i}")) for i in range(3)]
+    with beside(folder) as work:
+        places = [work.with_name(f"{work.name}-{i}") for i in range(3)]
         # First, so that there is something to ship whenever time is up, and that it is known how
         # long the tuned one will take.
         start = time.monotonic()
@@ -322,16 +319,6 @@ def roofline(kernel: Node, peaks: Peaks, threads: int) -> Limit:
     level = peaks.level_of(int(moved), threads).name
     computing, moving = flops / peaks.flops[threads], moved / peaks.reading(level, threads).rate
     return Limit(max(computing, moving), "compute" if computing > moving else "memory")
-
-
-@contextmanager
-def _sibling(folder: Path, label: str) -> Iterator[Path]:
-    """A path beside `folder`, on its file system; what lies there is gone afterwards."""
-    path = folder.parent / f".{folder.name}.{secrets.token_hex(4)}.{label}"
-    try:
-        yield path
-    finally:
-        shutil.rmtree(path, ignore_errors=True)
 
 
 def _put(staging: Path, folder: Path) -> None:

@@ -20,6 +20,8 @@ from planish.targets.model_source import RUNTIME, render_header, render_source, 
 from planish.targets.plan import ModelPlan
 
 _TIMEOUT_SECONDS = 600
+#: What the lines of a compiler have that say why it failed.
+_TELLING = ("error:", "undefined", "failed:", "No space")
 # No -march: the runtime must reach its check of the CPU on every CPU. Sections: the linker drops
 # what a model does not use.
 COMPILING = (
@@ -135,7 +137,7 @@ def link_library(
     library = folder / library_name(plan.name)
     header = folder / f"{plan.name}.h"
     header.write_text(render_header(plan), encoding="ascii")
-    with tempfile.TemporaryDirectory(prefix="planish-link-") as scratch:
+    with tempfile.TemporaryDirectory(prefix="planish-link-", dir=folder) as scratch:
         work = Path(scratch)
         shutil.copy(header, work)
         (work / "model.c").write_text(
@@ -221,7 +223,7 @@ def run_compiler(command: Sequence[str], work: Path, name: str) -> str:
         raise TargetError(f"the C compiler for model '{name}' could not be run: {error}") from error
     if done.returncode != 0:
         lines = done.stderr.strip().splitlines()
-        told = [line for line in lines if "error" in line or "undefined" in line] or lines
+        told = [line for line in lines if any(w in line for w in _TELLING)] or lines
         raise TargetError(
             f"{command[0]} could not link model '{name}' (exit {done.returncode}): "
             + "; ".join(told[:5])

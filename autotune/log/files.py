@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -12,7 +11,8 @@ from pathlib import Path
 
 from planish.autotune.log.race import Race, RaceRecord, parse_race
 from planish.autotune.log.record import Header, KernelText, Record, Trial, parse_line
-from planish.ir.errors import TuningError
+from planish.ir.errors import TuningError, note
+from planish.ir.file_locks import take_lock
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +41,9 @@ def read_file(path: str | os.PathLike[str]) -> LogFile:
     path = Path(path)
     try:
         with path.open("rb") as file:
-            # Shared, so that no writer is in the middle of a line.
-            fcntl.flock(file, fcntl.LOCK_SH)
+            # Shared, so that no writer is in the middle of a line. Without locks a line that is
+            # being written is a torn one, which readers pass over.
+            take_lock(file.fileno(), shared=True)
             content = file.read()
     except OSError as error:
         raise TuningError(f"tuning log '{path}' cannot be read: {error.strerror}") from None
@@ -123,7 +124,11 @@ def _current(path: Path) -> int:
     while True:
         file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
-            fcntl.flock(file, fcntl.LOCK_EX)
+            if not take_lock(file):
+                note(
+                    f"the file system of '{path}' has no locks: let only one process at a time "
+                    "write to it, or choose another with --log or PLANISH_LOG"
+                )
             # While this one waited, a pruning may have put another file in its place.
             with suppress(FileNotFoundError):
                 if os.path.samestat(os.fstat(file), os.stat(path)):

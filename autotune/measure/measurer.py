@@ -18,9 +18,9 @@ from planish.autotune.measure.options import Options
 from planish.autotune.measure.problem import Problem
 from planish.autotune.measure.results import Built, Candidate, Incumbent, Result
 from planish.autotune.measure.runner import Runner, Trial, local_runner
-from planish.autotune.measure.scratch import scratch_folder
 from planish.autotune.measure.verdict import Judge, make_judge
 from planish.ir.errors import TuningError
+from planish.ir.scratch import scratch_folder
 from planish.ir.target import Target
 
 #: Candidates that are built before any of them runs.
@@ -60,7 +60,7 @@ class Measurer:
         with ExitStack() as stack:
             # The threads of numpy's BLAS spin on after a reference is computed, beside the trials.
             stack.enter_context(threadpool_limits(1))
-            self._folder = stack.enter_context(scratch_folder(self._base))
+            self._folder = stack.enter_context(scratch_folder(self._base, runs_code=True))
             self.builder = Builder(
                 self._backend, self._target, self.options, self._folder, self._count
             )

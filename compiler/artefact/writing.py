@@ -6,8 +6,10 @@ import ctypes
 import hashlib
 import itertools
 import os
+import re
 import secrets
 import shutil
+import stat
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -47,7 +49,8 @@ def write_artefact(
     """
     folder = Path(os.path.realpath(folder))
     check_replaceable(folder)
-    with _temporary_sibling(folder) as work:
+    with beside(folder) as work:
+        work.mkdir()
         sources = {
             manifest.library: _file_blocks(library),
             manifest.header: _file_blocks(header),
@@ -88,7 +91,62 @@ def copy_artefact(source: Path, folder: Path, manifest: Manifest) -> Manifest:
 
 
 def check_replaceable(folder: Path) -> None:
-    """Raise ArtefactError unless a folder is missing, empty, or an artefact and nothing else."""
+    """Raise ArtefactError unless an artefact can be put in place there: nothing is lost by it (the
+    folder is missing, empty, or an artefact and nothing else), and the system will let it be."""
+    folder = Path(os.path.realpath(folder))
+    try:
+        _check_content(folder)
+        _check_place(folder)
+    except OSError as error:
+        raise ArtefactError(
+            f"cannot write artefact '{folder}': {error.strerror} ('{error.filename}'); choose "
+            "another place"
+        ) from error
+
+
+def _check_place(folder: Path) -> None:
+    """A finished folder is moved to its place, which takes writing beside it: tried, not asked for,
+    as permissions do not tell of all that a system may refuse."""
+    home = folder.parent
+    while not home.exists():
+        home = home.parent
+    probe = home / f".planish-probe-{secrets.token_hex(6)}"
+    probe.mkdir()
+    probe.rmdir()
+    if not folder.exists():
+        return
+    if is_mount_point(folder):
+        raise ArtefactError(
+            f"'{folder}' is a mount point, which no folder can take the place of; choose a folder "
+            f"inside it, such as '{folder / 'model'}'"
+        )
+    owner, here = os.geteuid(), folder.stat()
+    sticky = folder.parent.stat().st_mode & stat.S_ISVTX
+    others = owner not in (0, here.st_uid, folder.parent.stat().st_uid)
+    if (sticky and others) or not os.access(folder, os.W_OK | os.X_OK):
+        raise ArtefactError(
+            f"'{folder}' is another user's, and cannot be replaced; choose another folder"
+        )
+
+
+def is_mount_point(folder: Path) -> bool:
+    """Whether something is mounted there; also a folder of the same file system, as containers do,
+    which os.path.ismount does not see."""
+    if os.path.ismount(folder):
+        return True
+    try:
+        mounts = Path("/proc/self/mountinfo").read_text("utf-8", errors="replace").splitlines()
+    except OSError:
+        return False
+    return str(folder) in {_unescaped(mount.split()[4]) for mount in mounts}
+
+
+def _unescaped(place: str) -> str:
+    """A path of mountinfo, in which blanks are octal numbers."""
+    return re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), place)
+
+
+def _check_content(folder: Path) -> None:
     if not folder.exists():
         return
     if not folder.is_dir():
@@ -114,18 +172,19 @@ def check_replaceable(folder: Path) -> None:
 
 
 @contextmanager
-def _temporary_sibling(folder: Path) -> Iterator[Path]:
-    """Give a new folder on the same file system; it is gone afterwards, whatever happens."""
-    work = folder.parent / f".{folder.name}.{secrets.token_hex(4)}.tmp"
+def beside(folder: Path) -> Iterator[Path]:
+    """Give a path on the file system of a folder; what lies there, and next to it, is gone
+    afterwards, whatever happens. Raises ArtefactError where nothing can be written there."""
+    from planish.ir.scratch import scratch_folder  # not for who only loads
+
+    folder = Path(os.path.realpath(folder))
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        work.mkdir()
-        yield work
+        with scratch_folder(folder.parent) as scratch:
+            yield scratch / folder.name
     except OSError as error:
         reason = error.strerror or str(error)
         raise ArtefactError(f"cannot write artefact '{folder}': {reason}") from error
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
 
 
 def _file_blocks(path: Path) -> Iterator[Buffer]:

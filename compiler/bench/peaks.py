@@ -11,13 +11,13 @@ import ctypes
 import functools
 import os
 import subprocess
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from planish.bench.worker import ForeignLoad
 from planish.ir.errors import TargetError
+from planish.ir.scratch import scratch_folder
 from planish.ir.target import Target
 from planish.targets.hardware import cpu_list, detect_host
 from planish.targets.linking import find_toolchain
@@ -194,7 +194,7 @@ def run_peak(
 
 @functools.cache
 def _library(target: Target) -> ctypes.CDLL:
-    with tempfile.TemporaryDirectory(prefix="planish-peaks-") as scratch:
+    with scratch_folder(runs_code=True) as scratch:
         path = Path(scratch, "peaks.so")
         build_peaks(target, path)
         return ctypes.CDLL(str(path))

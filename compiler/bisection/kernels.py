@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from planish.child import Crashed, run_in_child
 from planish.driver import compile_graph
 from planish.ir.graph import Constant, Graph, Input, Node, Value, with_inputs
 from planish.ir.reference import run_node
+from planish.ir.scratch import scratch_folder
 from planish.ir.target import Target
 from planish.targets.lowering import lower_kernel
 from planish.verification.judge import Judge
@@ -96,7 +96,7 @@ def _compiled(
     owners: Sequence[Node] = (),
 ) -> BadCode | None:
     """Compiles, runs and compares; `owners` is the kernel that each output is of."""
-    with tempfile.TemporaryDirectory(prefix="planish-") as scratch:
+    with scratch_folder() as scratch:
         folder = Path(scratch, "artefact")
         try:
             compile_graph(graph, folder, target, "bisected")

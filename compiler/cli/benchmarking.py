@@ -6,7 +6,6 @@ import dataclasses
 import json
 import os
 import sys
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -40,6 +39,7 @@ from planish.inputs import random_inputs
 from planish.ir.errors import PlanishError
 from planish.ir.graph import Graph
 from planish.ir.onnx import import_model
+from planish.ir.scratch import scratch_folder
 from planish.targets.hardware import usable_cores
 from planish.verify import is_right
 
@@ -84,7 +84,7 @@ def run_bench(subject: Path | None, options: Options, *, as_json: bool) -> None:
     check_peers(options.against)
     _check_options(subject, options)
     with StageProgress(enabled=not as_json) as progress, ExitStack() as stack:
-        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="planish-bench-")))
+        scratch = Path(stack.enter_context(scratch_folder()))
         found = _measure(subject, options, scratch, progress)
     if as_json:
         say(json.dumps(findings_json(subject, found, options.top)))

@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from planish.autotune.measure.scratch import remove_leftovers, scratch_folder
 from planish.autotune.measure.workers import Job, Workers
 from planish.ir.errors import TuningError
+from planish.ir.scratch import remove_leftovers, scratch_folder
 from tests.measure import jobs
 
 ROOT = Path(__file__).parents[2]
@@ -111,7 +111,7 @@ def test_worker_without_its_functions_says_so(
 _PROGRAM = """
 import sys
 from pathlib import Path
-from planish.autotune.measure.scratch import scratch_folder
+from planish.ir.scratch import scratch_folder
 from planish.autotune.measure.workers import Job, Workers
 from tests.measure import jobs
 with scratch_folder(Path(sys.argv[1])) as folder, Workers(2, [jobs.triple], folder) as workers:
