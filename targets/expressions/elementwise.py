@@ -13,6 +13,7 @@ from planish.targets.expressions.view import (
     Expr,
     Indices,
     View,
+    binding,
     dtype_of,
     with_bindings_outside,
     with_names,
@@ -186,7 +187,9 @@ def _power(a: Expr, b: Expr, node: Node) -> Expr:
         if value.is_integer() and 0 <= value <= 8:
             return _integer_power(a, int(value))
         if value == 0.5 and is_float(a):
-            return tirx.sqrt(a)
+            root = tirx.sqrt(opaque.add(a, like(0, a)))  # pow of -0 is 0, the root of -0 is -0
+            lowest, highest = (like(end, a) for end in (-math.inf, math.inf))
+            return tirx.Select(opaque.equal(a, lowest), highest, root)
     if is_float(a):
         return vector_math.power(a, b.astype(dtype_of(a)))
     if is_float(b):
@@ -213,9 +216,9 @@ def _wrapping_power(a: Expr, b: Expr) -> Expr:
     chain: list[tuple[Expr, Expr]] = []
 
     def named(name: str, value: Expr) -> Expr:
-        var = tirx.Var(name, value.ty)
-        chain.append((var, opaque.held(value)))
-        return var
+        var, held, use = binding(name, value)
+        chain.append((var, held))
+        return use
 
     for bit in range(bits):
         taken = opaque.not_equal(b & like(1 << bit, b), like(0, b))

@@ -20,14 +20,12 @@ from tvm_ffi.structural import structural_map
 
 from planish.targets.expressions.view import Expr, dtype_of
 
-_PURE, _READS_STATE = CallEffectKind.Pure.value, CallEffectKind.ReadState.value
 
-
-def _op(name: str, effect: int = _PURE) -> Any:
-    """The registered op `planish.<name>`, of vectors where its operands are."""
+def _op(name: str) -> Any:
+    """The registered op `planish.<name>`: pure, and of vectors where its operands are."""
     full = f"planish.{name}"
     ir.register_op_attr(full, "TVectorizable", True)
-    ir.register_op_attr(full, "TCallEffectKind", effect)
+    ir.register_op_attr(full, "TCallEffectKind", CallEffectKind.Pure.value)
     return ir.Op.get(full)
 
 
@@ -86,14 +84,6 @@ def smaller(a: Expr, b: Expr) -> Expr:
     return _call(_SMALLER, dtype_of(a), a, b)
 
 
-def held(value: Expr) -> Expr:
-    """The value, which TVM does not put in the place of a variable that is bound to it.
-
-    A chain of variables that are each read twice would grow to twice the size with each one.
-    """
-    return ir.Call(_HELD, [value], ret_ty=dtype_of(value))
-
-
 def reveal(body: tirx.Stmt) -> tirx.Stmt:
     """The statement with TVM's own nodes in the place of the opaque ones."""
     return structural_map(body, (ir.Call, _revealed))
@@ -135,10 +125,9 @@ _ADD, _SUBTRACT, _MULTIPLY = _op("add"), _op("subtract"), _op("multiply")
 _DIVIDE, _REMAINDER = _op("divide"), _op("remainder")
 _EQUAL, _NOT_EQUAL, _LESS, _LESS_EQUAL = map(_op, ("equal", "not_equal", "less", "less_equal"))
 _LARGER, _SMALLER = _op("larger"), _op("smaller")
-_HELD = _op("held", _READS_STATE)
 
 #: Name of an opaque op → what TVM's node of it is.
-_NODES: dict[str, Callable[..., Expr]] = {
+_NODES: dict[str, Callable[[Expr, Expr], Expr]] = {
     "planish.add": _wrapping(tirx.Add, signed=False),
     "planish.subtract": _wrapping(tirx.Sub, signed=True),
     "planish.multiply": _wrapping(tirx.Mul, signed=False),
@@ -150,5 +139,4 @@ _NODES: dict[str, Callable[..., Expr]] = {
     "planish.less_equal": tirx.LE,
     "planish.larger": tirx.Max,
     "planish.smaller": tirx.Min,
-    "planish.held": lambda value: value,
 }

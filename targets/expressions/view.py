@@ -30,7 +30,7 @@ def with_names(args: Sequence[Expr], build: Callable[..., Expr]) -> Expr:
         if dtype_of(arg) == "bool" or isinstance(arg, tirx.Var | tirx.IntImm | tirx.FloatImm):
             named.append(arg)  # no op repeats a condition
             continue
-        var, value, use = _binding("a", arg)
+        var, value, use = binding("a", arg)
         bound.append((var, value))
         named.append(use)
     body = build(*named)
@@ -80,13 +80,26 @@ def once(value: Expr, build: Callable[[Expr], Expr]) -> Expr:
     return let(var, value, build(var))
 
 
-def _binding(name: str, value: Expr) -> tuple[Expr, Expr, Expr]:
-    """A fresh variable, its value, and its use; TVM cannot vectorise variables of type bool."""
-    if dtype_of(value) == "bool":
+def binding(name: str, value: Expr) -> tuple[Expr, Expr, Expr]:
+    """A fresh variable, its value, and its use, in types that TVM treats as data.
+
+    It cannot vectorise variables of type bool. Those of its types of indices it takes apart where
+    it asks what a block reads: with each one that is read twice, that takes twice the time.
+    """
+    dtype = dtype_of(value)
+    if dtype == "bool":
         var, zero = tirx.Var(name, "int8"), tirx.const(0, "int8")
         return var, tirx.Select(value, tirx.const(1, "int8"), zero), tirx.NE(var, zero)
+    if dtype in ("int32", "int64"):
+        var = tirx.Var(name, f"u{dtype}")
+        return var, _same_bits(value, f"u{dtype}"), tirx.reinterpret(dtype, var)
     var = tirx.Var(name, value.ty)
     return var, value, var
+
+
+def _same_bits(value: Expr, dtype: str) -> Expr:
+    """The bits of the value as `dtype`, with its own bindings outermost."""
+    return with_bindings_outside([value], lambda bare: tirx.reinterpret(dtype, bare))
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +159,7 @@ class Bindings:
             for scope in reversed(self._scopes):
                 if key in scope:
                     return scope[key].use
-            var, value, use = _binding(name, view.read(idx))
+            var, value, use = binding(name, view.read(idx))
             self._scopes[-1][key] = _Bound(var, value, use, idx)
             return use
 

@@ -122,6 +122,40 @@ def test_random_expressions(dtype: str, tmp_path: Path) -> None:
     check_random(dtype, 11, 8, tmp_path)
 
 
+def test_powers_and_shifts_of_any_count(tmp_path: Path) -> None:
+    rng = np.random.default_rng(5)
+    cases, given = Cases(), {}
+    for dtype in ("int8", "int32", "int64", "uint8", "uint64"):
+        x, y = (cases.input(133, dtype=dtype) for _ in range(2))
+        for op in ("pow", "shift_left", "shift_right"):
+            cases.add(f"{op}_{dtype}", emit(op, x, y))
+        given |= {value.name: special_integers(dtype, rng, 133) for value in (x, y)}
+    for dtype in FLOATS:
+        x = cases.input(67, dtype=dtype)
+        root = constant(np.array(0.5, dtype))
+        cases.add(f"root_{dtype}", emit("pow", emit("abs", emit("mul", x, x)), root))
+        cases.add(f"end_{dtype}", emit("pow", x, root))
+        data = np.array([4.0, 0.0, np.inf, -np.inf, np.nan, -1.0], dtype)
+        given[x.name] = rng.choice(data, 67)
+    check_exactly(cases, tmp_path, given)
+
+
+def test_long_chains_of_integers_compile_in_time(tmp_path: Path) -> None:
+    """Each step reads the one before twice: what doubles with each would take years."""
+    cases = Cases()
+    for dtype in ("int32", "int64", "uint32"):
+        code: Value = cases.input(33, dtype=dtype)
+        for _ in range(12):
+            mixed = emit(
+                "bitwise_xor", code, emit("shift_right", code, constant(np.array(3, dtype)))
+            )
+            code = emit("mul", mixed, constant(np.array(1664525, dtype)))
+        cases.add(f"hash_{dtype}", code)
+    rng = np.random.default_rng(6)
+    given = {v.name: special_integers(str(v.type.dtype.value), rng, 33) for v in cases.inputs}
+    check_exactly(cases, tmp_path, given)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("dtype", [*FLOATS, *INTEGERS])
 @pytest.mark.parametrize("seed", range(10))
