@@ -152,7 +152,7 @@ class SpecialJudge:
         if (unlike & wrong).any():
             return False
         judge = Judge(self._reference, self._inputs, self._expected)
-        return judge.differences({name: np.where(unlike, expected, actual)})[name].ok
+        return judge.differences({name: np.where(wrong, actual, expected)})[name].ok
 
     def _others(self) -> Iterator[Mapping[str, np.ndarray]]:
         """Results that are no worse than the expected ones."""
