@@ -94,8 +94,16 @@ def _call(op: Any, dtype: str, a: Expr, b: Expr) -> Expr:
 
 
 def _revealed(call: ir.Call) -> Expr:
-    node = _NODES.get(getattr(call.op, "name", ""))
+    name = getattr(call.op, "name", "")
+    if name == "tirx.reinterpret" and _is_zero(call.args[0]):
+        return tirx.Cast(call.ty, call.args[0])  # TVM takes it for a null pointer; all bits are 0
+    node = _NODES.get(name)
     return call if node is None else node(*call.args)
+
+
+def _is_zero(expr: Expr) -> bool:
+    scalar = expr.value if isinstance(expr, tirx.Broadcast) else expr
+    return isinstance(scalar, tirx.IntImm) and scalar.value == 0
 
 
 def _wrapping(node: Callable[[Expr, Expr], Expr], signed: bool) -> Callable[[Expr, Expr], Expr]:

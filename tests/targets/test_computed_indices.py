@@ -74,15 +74,16 @@ class Indices:
 
 
 def gathered(cases: Cases, rng: np.random.Generator, made: Indices) -> Value:
-    """Rows of a table, by one of the gathers: a tensor [5, 12]."""
-    kind = rng.integers(4)
+    """Rows of a table, sometimes of a single one, by one of the gathers: a tensor [5, 12]."""
+    kind, n = rng.integers(4), int(rng.choice([1, 3, 7, 9]))
     if kind == 0:
-        return emit("gather", cases.input(7, 12), made.within(7, (5,), 2), axis=0)
+        return emit("gather", cases.input(n, 12), made.within(n, (5,), 2), axis=0)
     if kind == 1:
-        return emit("gather_elements", cases.input(9, 12), made.within(9, (5, 12), 2), axis=0)
+        return emit("gather_elements", cases.input(n, 12), made.within(n, (5, 12), 2), axis=0)
     if kind == 2:
-        return emit("gather_nd", cases.input(4, 3, 12), made.within(3, (5, 2), 2), batch_dims=0)
-    return emit("gather", cases.input(5, 8), made.within(8, (12,), 2), axis=1)
+        starts = made.within(n, (5, 2), 2)
+        return emit("gather_nd", cases.input(n, n, 12), starts, batch_dims=0)
+    return emit("gather", cases.input(5, n), made.within(n, (12,), 2), axis=1)
 
 
 def read(cases: Cases, rng: np.random.Generator, x: Value, made: Indices) -> Value:
