@@ -24,8 +24,8 @@ def scratch_folder(base: Path | None = None, *, runs_code: bool = False) -> Iter
 
     A lock beside each folder, which the system releases however its holder ends, tells the two
     apart. `base` is the system's folder for temporary files; with `runs_code` another is taken
-    where that does not let code be loaded from it. In another `base` the names are hidden. Raises
-    PlanishError where no folder can be made, or the disk becomes full in the block.
+    where that does not let code be loaded from it; PlanishError if there is none, or its disk
+    becomes full in the block. In another `base` the names are hidden, and errors are the system's.
     """
     home = _home(runs_code) if base is None else base
     remove_leftovers(home)
@@ -40,9 +40,10 @@ def scratch_folder(base: Path | None = None, *, runs_code: bool = False) -> Iter
             path.unlink(missing_ok=True)
             os.close(lock)
     except OSError as error:
-        if error.errno in _FULL:
-            advice = "free some" if base is not None else "free some, or set TMPDIR to another"
-            raise PlanishError(f"no space is left in '{home}'; {advice}") from error
+        if base is None and error.errno in _FULL:
+            raise PlanishError(
+                f"no space is left in '{home}'; free some, or set TMPDIR to another"
+            ) from error
         raise
 
 

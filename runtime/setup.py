@@ -14,7 +14,7 @@ ROOT = HERE.parent
 SOURCES = {
     "__init__.py": HERE / "planish_runtime/__init__.py",
     "ir/__init__.py": ROOT / "ir/__init__.py",
-    "ir/errors.py": ROOT / "ir/errors.py",
+    **{f"ir/{name}.py": ROOT / f"ir/{name}.py" for name in ("errors", "file_locks", "scratch")},
     **{
         f"artefact/{path.name}": path
         for path in sorted((ROOT / "compiler/artefact").glob("*.py"))

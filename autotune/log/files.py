@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from planish.autotune.log.race import Race, RaceRecord, parse_race
 from planish.autotune.log.record import Header, KernelText, Record, Trial, parse_line
 from planish.ir.errors import TuningError, note
 from planish.ir.file_locks import take_lock
+from planish.ir.scratch import scratch_folder
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,14 +162,11 @@ def content_of(file: int) -> bytes:
 def replace(path: Path, lines: Iterable[bytes]) -> None:
     """Puts a file of these lines in the place of `path`, whole or not at all, on disk."""
     place = path.resolve()  # what a link leads to, not the link
-    handle, scratch = tempfile.mkstemp(prefix=f".{place.name}.", dir=place.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
+    with scratch_folder(place.parent) as folder:
+        scratch = folder / place.name
+        with scratch.open("wb") as file:
             file.writelines(line + b"\n" for line in lines)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(scratch, place.stat().st_mode if place.exists() else 0o644)
-        os.replace(scratch, place)
-    except BaseException:
-        os.unlink(scratch)
-        raise
+        scratch.chmod(place.stat().st_mode if place.exists() else 0o644)
+        scratch.replace(place)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import math
 import os
-import tempfile
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -97,8 +96,10 @@ def _load_from(folder: OpenFolder, threads: int | None, check: bool, copy: bool)
 
 def load_files(files: Files, *, threads: int | None = None) -> Model:
     """Load an artefact that is in memory; takes and raises what `load` does."""
-    with tempfile.TemporaryDirectory(prefix="planish-") as folder:
-        files.write(Path(folder))
+    from planish.ir.scratch import scratch_folder  # not for who loads from a folder
+
+    with scratch_folder() as folder:
+        files.write(folder)
         model = load(folder, threads=threads, check=True)
     model._origin = files
     return model
@@ -306,13 +307,14 @@ class Model:
         Raises ArtefactError if the folder holds anything else, or the disk fails.
         """
         from planish.artefact.writing import copy_artefact
+        from planish.ir.scratch import scratch_folder
 
         if isinstance(self._origin, Folder):
             copy_artefact(Path(self._origin.path), Path(folder), self.manifest)
             return
-        with tempfile.TemporaryDirectory(prefix="planish-") as scratch:
-            self._origin.write(Path(scratch))
-            copy_artefact(Path(scratch), Path(folder), self.manifest)
+        with scratch_folder() as scratch:
+            self._origin.write(scratch)
+            copy_artefact(scratch, Path(folder), self.manifest)
 
     def __copy__(self) -> Model:
         return self.clone()

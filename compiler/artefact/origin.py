@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import mmap
 import os
-import tempfile
 import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -89,7 +88,9 @@ _libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
 
 
 def _from_bytes(files: Mapping[str, bytes]) -> Files:
-    with tempfile.TemporaryDirectory(prefix="planish-") as folder:
+    from planish.ir.scratch import scratch_folder  # not for who loads from a folder
+
+    with scratch_folder() as folder:
         for name, content in files.items():
-            (Path(folder) / Path(name).name).write_bytes(content)
-        return Files(Path(folder))
+            (folder / Path(name).name).write_bytes(content)
+        return Files(folder)
