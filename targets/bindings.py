@@ -8,22 +8,17 @@ each bound value becomes a local buffer, which LLVM makes a register again.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from tvm import ir, tirx
 from tvm_ffi.structural import structural_map, structural_walk
 
-from planish.targets.expressions.view import Expr
-
-Bound = list[tuple[Any, Expr]]  # variables and their values, in order
+from planish.targets.expressions.view import Expr, binding
 
 
 def store_bindings(stmt: tirx.Stmt) -> tirx.Stmt:
-    """The statement with the bindings of each stored value turned into stores before it.
-
-    Bindings under a guard (`if_then_else`) stay, since what they read may be out of bounds.
-    """
+    """The statement with the bindings of each stored value turned into stores before it."""
     stmt = structural_map(stmt, (tirx.For, _vector_loop))
     return structural_map(stmt, (tirx.BufferStore, _scalar_store))
 
@@ -53,30 +48,80 @@ def _scalar_store(store: tirx.BufferStore) -> tirx.Stmt:
 def _stored(
     store: tirx.BufferStore, lanes: int, lane: Expr, allocated: list[tirx.Stmt]
 ) -> tirx.Stmt:
-    """The store, after stores of what its value binds: to an element of its own for each lane.
+    """The store, after stores of what its value binds."""
+    statements: list[tirx.Stmt] = []
+    registers = _Registers(lanes, lane, allocated)
+    value = registers.without_bindings(store.value, statements)
+    if not statements:
+        return store
+    statements.append(tirx.BufferStore(store.buffer, value, store.indices))
+    places = registers.places
+    return structural_map(tirx.SeqStmt(statements), (tirx.Var, lambda v: places.get(v, v)))
+
+
+class _Registers:
+    """Local buffers for what an expression binds: each has an element of its own for each lane.
 
     What is the same in all lanes has one element. A place in memory must stay one number: vectors
     are then loaded whole, not gathered lane by lane.
     """
-    bound: Bound = []
-    value = _hoisted(store.value, bound)
-    if not bound:
-        return store
-    statements: list[tirx.Stmt] = []
-    places: dict[Any, Expr] = {}
-    by_lane: list[Any] = [lane]  # variables that differ from lane to lane
-    for var, inner in bound:
-        is_by_lane = _mentions(inner, by_lane)
-        if is_by_lane:
-            by_lane.append(var)
-        at = lane if is_by_lane else tirx.const(0, "int32")
-        size = lanes if is_by_lane else 1
+
+    def __init__(self, lanes: int, lane: Expr, allocated: list[tirx.Stmt]) -> None:
+        self._lanes, self._lane, self._allocated = lanes, lane, allocated
+        self._by_lane: list[Any] = [lane]  # variables that differ from lane to lane
+        self.places: dict[Any, Expr] = {}
+        """Variable → the element that takes its place."""
+
+    def without_bindings(self, expr: Expr, before: list[tirx.Stmt]) -> Expr:
+        """`expr` without its bindings, which become statements in `before`.
+
+        A choice (`if_then_else`) with bindings in it becomes a statement too, as what they read may
+        be out of bounds on the other side.
+        """
+
+        def strip(node: Expr) -> Expr:
+            while isinstance(node, tirx.Let):
+                self._keep(node.var, node.value, before)
+                node = node.body
+            return self._chosen(node, before) if _is_choice(node) and _binds(node) else node
+
+        return structural_map(expr, ((tirx.Let, ir.Call), strip), order="pre")
+
+    def _keep(self, var: Expr, value: Expr, before: list[tirx.Stmt]) -> None:
+        value = self.without_bindings(value, before)
+        by_lane = self._differs(value)
+        if by_lane:
+            self._by_lane.append(var)
+        before.append(self._register(var, by_lane)(value))
+
+    def _chosen(self, choice: Any, before: list[tirx.Stmt]) -> Expr:
+        """The place that the statement of the choice, appended to `before`, stores it to."""
+        condition, *sides = choice.args
+        condition = self.without_bindings(condition, before)
+        var, _, use = binding("chosen", choice)
+        by_lane = self._differs(choice)
+        if by_lane:
+            self._by_lane.append(var)
+        store = self._register(var, by_lane)
+        branches = []
+        for side in sides:
+            branch: list[tirx.Stmt] = []
+            _, value, _ = binding("chosen", self.without_bindings(side, branch))
+            branch.append(store(value))
+            branches.append(tirx.SeqStmt(branch) if len(branch) > 1 else branch[0])
+        before.append(tirx.IfThenElse(condition, *branches))
+        return use
+
+    def _differs(self, expr: Expr) -> bool:
+        return _mentions(expr, self._by_lane)
+
+    def _register(self, var: Any, by_lane: bool) -> Callable[[Expr], tirx.Stmt]:
+        """Gives the variable a place; what is returned makes the statement that stores a value."""
+        size, at = (self._lanes, self._lane) if by_lane else (1, tirx.const(0, "int32"))
         buffer = tirx.decl_buffer((size,), str(var.ty), var.name, scope="local")
-        allocated.append(tirx.AllocBuffer(buffer))
-        statements.append(tirx.BufferStore(buffer, inner, [at]))
-        places[var] = tirx.BufferLoad(buffer, [at])
-    statements.append(tirx.BufferStore(store.buffer, value, store.indices))
-    return structural_map(tirx.SeqStmt(statements), (tirx.Var, lambda v: places.get(v, v)))
+        self._allocated.append(tirx.AllocBuffer(buffer))
+        self.places[var] = tirx.BufferLoad(buffer, [at])
+        return lambda value: tirx.BufferStore(buffer, value, [at])
 
 
 def _mentions(expr: Expr, wanted: Sequence[Any]) -> bool:
@@ -85,32 +130,11 @@ def _mentions(expr: Expr, wanted: Sequence[Any]) -> bool:
     return any(var.same_as(one) for var in found for one in wanted)
 
 
-def _hoisted(expr: Expr, bound: Bound) -> Expr:
-    """`expr` without its bindings, which are appended to `bound`, inner ones first.
-
-    Those around it are outside of any guard in it; inside, none moves if there is a guard.
-    """
-    while isinstance(expr, tirx.Let):
-        bound.append((expr.var, _hoisted(expr.value, bound)))
-        expr = expr.body
-    if _is_guarded(expr):
-        return expr
-
-    def strip(node: Expr) -> Expr:
-        while isinstance(node, tirx.Let):
-            bound.append((node.var, _hoisted(node.value, bound)))
-            node = node.body
-        return node
-
-    return structural_map(expr, (tirx.Let, strip), order="pre")
+def _is_choice(expr: Expr) -> bool:
+    return isinstance(expr, ir.Call) and getattr(expr.op, "name", "").endswith(".if_then_else")
 
 
-def _is_guarded(expr: Expr) -> bool:
+def _binds(expr: Expr) -> bool:
     found: list[Expr] = []
-
-    def see(call: Any) -> None:
-        if getattr(call.op, "name", "").endswith(".if_then_else"):
-            found.append(call)
-
-    structural_walk(expr, (ir.Call, see))
+    structural_walk(expr, (tirx.Let, found.append))
     return bool(found)
