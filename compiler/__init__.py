@@ -13,8 +13,13 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from planish.artefact.format import KernelInfo as KernelInfo
+    from planish.artefact.format import Manifest as Manifest
+    from planish.artefact.format import TensorInfo as TensorInfo
     from planish.artefact.loading import Model as Model
     from planish.artefact.loading import load as load
+    from planish.autotune.apply_log import LogReport as LogReport
+    from planish.autotune.search.budget import Budget as Budget
     from planish.bisection.search import Finding as Finding
     from planish.bisection.search import bisect as bisect
     from planish.custom import place as place
@@ -22,19 +27,24 @@ if TYPE_CHECKING:
     from planish.driver import CompileReport as CompileReport
     from planish.driver import compile as compile
     from planish.ir.errors import ArtefactError as ArtefactError
+    from planish.ir.errors import CustomPassError as CustomPassError
     from planish.ir.errors import InvalidGraph as InvalidGraph
     from planish.ir.errors import InvalidModel as InvalidModel
     from planish.ir.errors import PassError as PassError
     from planish.ir.errors import PlanishError as PlanishError
+    from planish.ir.errors import PlanishNote as PlanishNote
     from planish.ir.errors import ScheduleError as ScheduleError
     from planish.ir.errors import TargetError as TargetError
     from planish.ir.errors import TensorError as TensorError
     from planish.ir.errors import TuningError as TuningError
     from planish.ir.errors import UnsupportedModel as UnsupportedModel
     from planish.ir.extension import CustomOp as CustomOp
+    from planish.ir.graph import Graph as Graph
     from planish.ir.onnx import import_model as import_model
     from planish.ir.target import Target as Target
     from planish.passes.local_pass import local_pass as local_pass
+    from planish.passes.pass_ import Step as Step
+    from planish.passes.rewrite import Rule as Rule
     from planish.session.inference import InferenceSession as InferenceSession
     from planish.session.options import ExecutionMode as ExecutionMode
     from planish.session.options import ExecutionOrder as ExecutionOrder
@@ -58,6 +68,8 @@ if TYPE_CHECKING:
     from planish.torch_compiler import torch_backend as torch_backend
     from planish.tuning import TuneReport as TuneReport
     from planish.tuning import tune as tune
+    from planish.verdict import Verification as Verification
+    from planish.verdict import VerificationFailed as VerificationFailed
 
 __version__ = "0.1.0"
 
@@ -97,6 +109,18 @@ _HOME = {
     "OrtValue": "planish.session.values",
     "detect_host": "planish.targets.hardware",
     "find_target": "planish.targets.hardware",
+    "Budget": "planish.autotune.search.budget",
+    "CustomPassError": "planish.ir.errors",
+    "PlanishNote": "planish.ir.errors",
+    "Graph": "planish.ir.graph",
+    "KernelInfo": "planish.artefact.format",
+    "TensorInfo": "planish.artefact.format",
+    "Manifest": "planish.artefact.format",
+    "LogReport": "planish.autotune.apply_log",
+    "Rule": "planish.passes.rewrite",
+    "Step": "planish.passes.pass_",
+    "Verification": "planish.verdict",
+    "VerificationFailed": "planish.verdict",
     "PlanishError": "planish.ir.errors",
     "UnsupportedModel": "planish.ir.errors",
     "InvalidModel": "planish.ir.errors",
