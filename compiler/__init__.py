@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from planish.ir.target import Target as Target
     from planish.passes.local_pass import local_pass as local_pass
     from planish.passes.pass_ import Step as Step
+    from planish.passes.rewrite import Refusal as Refusal
     from planish.passes.rewrite import Rule as Rule
     from planish.session.inference import InferenceSession as InferenceSession
     from planish.session.options import ExecutionMode as ExecutionMode
@@ -117,6 +118,7 @@ _HOME = {
     "TensorInfo": "planish.artefact.format",
     "Manifest": "planish.artefact.format",
     "LogReport": "planish.autotune.apply_log",
+    "Refusal": "planish.passes.rewrite",
     "Rule": "planish.passes.rewrite",
     "Step": "planish.passes.pass_",
     "Verification": "planish.verdict",

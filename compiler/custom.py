@@ -60,12 +60,15 @@ def place(what: CustomPass, *, before: str = "", after: str = "") -> Placed:
     return Placed(what, before, after)
 
 
-def assemble(custom: Sequence[CustomPass], pipeline: Sequence[Step] = PASSES) -> tuple[Step, ...]:
-    """The pipeline with the custom passes in their places, in the order given at each.
+def assemble(
+    custom: Sequence[CustomPass], pipeline: Sequence[Step] | None = None
+) -> tuple[Step, ...]:
+    """The pipeline, PASSES by default, with the custom passes in their places, as given at each.
 
     Without a place, graph passes and rules run after the first GRAPH_PLACE, and local passes last.
     PlanishError for what is no pass, or a place that there is not.
     """
+    pipeline = PASSES if pipeline is None else pipeline
     labels = labelled(pipeline)
     slots: list[list[Step]] = [[] for _ in range(len(pipeline) + 1)]
     for given in custom:

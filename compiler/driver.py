@@ -24,7 +24,7 @@ from planish.artefact.writing import beside, check_replaceable, copy_artefact, w
 from planish.autotune.apply_log import LogReport
 from planish.autotune.log.store import LogSource, open_log
 from planish.blame import blame_custom_pass
-from planish.custom import PASSES, CustomPass, assemble, custom_ops
+from planish.custom import CustomPass, assemble, custom_ops
 from planish.inputs import index_bounds, index_limits
 from planish.ir.errors import ArtefactError, note
 from planish.ir.extension import CustomOp, extended
@@ -94,7 +94,7 @@ class CompileOptions(TypedDict, total=False):
     verify: bool
     passes: Sequence[CustomPass]
     ops: Sequence[CustomOp | str]
-    pipeline: Sequence[Step]
+    pipeline: Sequence[Step] | None
     observer: Observer | None
     threads: int | None
     log: LogSource
@@ -143,7 +143,7 @@ def compile(
     verify: bool = True,
     passes: Sequence[CustomPass] = (),
     ops: Sequence[CustomOp | str] = (),
-    pipeline: Sequence[Step] = PASSES,
+    pipeline: Sequence[Step] | None = None,
     observer: Observer | None = None,
     threads: int | None = None,
     log: LogSource = True,

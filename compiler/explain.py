@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from planish.custom import PASSES, CustomPass, assemble, custom_ops, labelled
+from planish.custom import CustomPass, assemble, custom_ops, labelled
 from planish.ir.extension import CustomOp, extended
 from planish.ir.graph import Graph, Node
 from planish.ir.onnx import import_model
@@ -92,7 +92,7 @@ def explain(
     shapes: Mapping[str, Sequence[int]] | None = None,
     passes: Sequence[CustomPass] = (),
     ops: Sequence[CustomOp | str] = (),
-    pipeline: Sequence[Step] = PASSES,
+    pipeline: Sequence[Step] | None = None,
     numeric: bool = False,
     observer: Callable[[PassRecord], None] | None = None,
 ) -> Explanation:

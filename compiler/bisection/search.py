@@ -13,7 +13,7 @@ from onnx import ModelProto
 from planish.bisection.cut import Cutter
 from planish.bisection.kernels import BadCode, check_code, check_kernels, check_lowering
 from planish.bisection.shrink import shrink
-from planish.custom import PASSES, CustomPass, assemble, custom_ops, labelled
+from planish.custom import CustomPass, assemble, custom_ops, labelled
 from planish.ir.errors import PassError
 from planish.ir.extension import CustomOp, extended
 from planish.ir.graph import Graph, Node, Result, Value
@@ -64,7 +64,7 @@ def bisect(
     shapes: Mapping[str, Sequence[int]] | None = None,
     passes: Sequence[CustomPass] = (),
     ops: Sequence[CustomOp | str] = (),
-    pipeline: Sequence[Step] = PASSES,
+    pipeline: Sequence[Step] | None = None,
     seed: int = 0,
     compiled: bool = True,
     progress: Progress | None = None,

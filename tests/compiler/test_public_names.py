@@ -87,7 +87,7 @@ def test_signatures_name_every_parameter(name: str) -> None:
     shown = inspect.signature(getattr(planish, name))
     hidden = [p for p in shown.parameters.values() if p.kind is p.VAR_POSITIONAL]
     assert not hidden
-    assert "object at 0x" not in str(shown), "defaults are spelled"
+    assert " at 0x" not in str(shown), "defaults are spelled"
 
 
 def test_help_shows_the_options(capsys: pytest.CaptureFixture[str]) -> None:
