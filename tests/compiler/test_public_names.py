@@ -56,9 +56,9 @@ def named_types(text: str, known: set[str]) -> set[str]:
     return humps | words & known
 
 
-@pytest.mark.parametrize(("name", "value"), public(), ids=lambda given: str(given)[:40])
-def test_types_that_a_docstring_names_can_be_imported(name: str, value: Any) -> None:
-    texts = list(documented(value))
+@pytest.mark.parametrize("name", [name for name, _ in public()])
+def test_types_that_a_docstring_names_can_be_imported(name: str) -> None:
+    texts = list(documented(getattr(planish, name)))
     assert texts[0], f"{name} has no docstring"
     for text in texts:
         for word in named_types(text, classes()):
