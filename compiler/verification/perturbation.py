@@ -1,4 +1,5 @@
-"""The same model with inputs and weights off by less than anything means: what rounding can do.
+"""The same model with inputs and weights off by less than anything means: what rounding can do,
+and processors that take subnormal numbers for zeros.
 
 Numbers move by a relative 1e-6, or by a unit in the last place where their type is coarser. Where
 that moves a result, no two implementations agree on it, and none of them is wrong.
@@ -7,7 +8,7 @@ that moves a result, no two implementations agree on it, and none of them is wro
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import ml_dtypes
 import numpy as np
@@ -17,6 +18,7 @@ from onnx.external_data_helper import load_external_data_for_model
 
 from planish.ir.graph import Constant, Graph, Node, Value, constant, with_inputs
 from planish.ir.onnx.model import Located, Source
+from planish.ir.subnormals import flush_subnormals
 from planish.ir.types import DType
 
 #: How far numbers move, relative to themselves.
@@ -53,11 +55,24 @@ def perturbed_inputs(
 
 def perturbed_graph(graph: Graph, rng: np.random.Generator) -> Graph:
     """The graph with its weights moved."""
+    return _with_weights(graph, lambda data: perturbed(data, rng) if data.size >= _FEWEST else data)
+
+
+def flushed_graph(graph: Graph) -> Graph:
+    """The graph with zeros for its weights' subnormal numbers; itself where it has none."""
+    return _with_weights(graph, flush_subnormals)
+
+
+def _with_weights(graph: Graph, change: Callable[[np.ndarray], np.ndarray]) -> Graph:
+    weights = [value for value in graph.values() if isinstance(value, Constant)]
+    changed = {value: change(value.data) for value in weights}
     new: dict[Value, Value] = {
-        value: constant(perturbed(value.data, rng), value.name)
-        for value in graph.values()
-        if isinstance(value, Constant) and value.data.size >= _FEWEST
+        value: constant(data, value.name)
+        for value, data in changed.items()
+        if data is not value.data
     }
+    if not new:
+        return graph
 
     def rewrite(node: Node, inputs: tuple[Value, ...]) -> Sequence[Value] | None:
         moved = tuple(new.get(value, value) for value in inputs)
@@ -78,9 +93,24 @@ def perturbed_model(source: Source | Located, rng: np.random.Generator) -> bytes
         }
         for tensor, name in _weights(graph):
             if (tensor.dims and np.prod(tensor.dims) >= _FEWEST) or name in scales:
-                moved = perturbed(numpy_helper.to_array(tensor), rng)
-                tensor.CopyFrom(numpy_helper.from_array(moved, tensor.name))
+                _replace(tensor, perturbed(numpy_helper.to_array(tensor), rng))
     return model.SerializeToString()  # type: ignore[no-any-return]
+
+
+def flushed_model(source: Source | Located) -> bytes:
+    """The ONNX model with zeros for its weights' subnormal numbers; raises as perturbed_model."""
+    model = _copy(source)
+    for graph in _graphs(model.graph):
+        for tensor, _ in _weights(graph):
+            array = numpy_helper.to_array(tensor)
+            flushed = flush_subnormals(array)
+            if flushed is not array:
+                _replace(tensor, flushed)
+    return model.SerializeToString()  # type: ignore[no-any-return]
+
+
+def _replace(tensor: TensorProto, array: np.ndarray) -> None:
+    tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))
 
 
 def _copy(source: Source | Located) -> ModelProto:

@@ -15,7 +15,14 @@ from planish.ir.errors import InvalidGraph, UnsupportedModel
 from planish.ir.graph import Graph
 from planish.ir.onnx.model import Located, Source
 from planish.ir.reference import evaluate
-from planish.verification.perturbation import perturbed_graph, perturbed_inputs, perturbed_model
+from planish.ir.subnormals import flush_subnormals
+from planish.verification.perturbation import (
+    flushed_graph,
+    flushed_model,
+    perturbed_graph,
+    perturbed_inputs,
+    perturbed_model,
+)
 from planish.verification.undefined import decided
 
 Arrays = Mapping[str, np.ndarray]
@@ -45,6 +52,9 @@ class Reference(Protocol):
     def perturbed(self, inputs: Arrays, seed: int) -> Arrays:
         """The outputs where inputs and weights are off by what rounding may do."""
 
+    def flushed(self, inputs: Arrays) -> Arrays:
+        """The outputs where subnormal numbers in inputs and weights are zeros."""
+
 
 class NumpyReference:
     """The ops' own definitions; `graph` is the model as imported."""
@@ -68,6 +78,9 @@ class NumpyReference:
     def perturbed(self, inputs: Arrays, seed: int) -> Arrays:
         rng = np.random.default_rng(seed)
         return _evaluated(perturbed_graph(self._graph, rng), perturbed_inputs(inputs, rng))
+
+    def flushed(self, inputs: Arrays) -> Arrays:
+        return _evaluated(flushed_graph(self._graph), _flushed(inputs))
 
 
 class OnnxruntimeReference:
@@ -110,6 +123,15 @@ class OnnxruntimeReference:
             )
         except Unusable:  # the weights decide a shape, or the model is too large to be copied
             return self.outputs(moved)
+
+    def flushed(self, inputs: Arrays) -> Arrays:
+        if flushed_graph(self._graph) is self._graph:
+            return self.outputs(_flushed(inputs))
+        return self._run(
+            "flushed",
+            lambda: _session(flushed_model(self._source), optimised=False),
+            _flushed(inputs),
+        )
 
     def _session(self, optimised: bool) -> Any:
         folder = self._source.folder if isinstance(self._source, Located) else None
@@ -172,6 +194,10 @@ class References:
                 raise
         clamped = ClampedReference(self._graph, "indices clamped into their tensors")
         return clamped, clamped.outputs(inputs)
+
+
+def _flushed(inputs: Arrays) -> Arrays:
+    return {name: flush_subnormals(array) for name, array in inputs.items()}
 
 
 def _evaluated(graph: Graph, inputs: Arrays) -> Arrays:

@@ -157,11 +157,13 @@ class SpecialJudge:
     def _others(self) -> Iterator[Mapping[str, np.ndarray]]:
         """Results that are no worse than the expected ones."""
         yield from self._reference.others(self._inputs)
-        flushed = {name: _without_subnormals(array) for name, array in self._inputs.items()}
         moved = perturbed_inputs(self._inputs, np.random.default_rng(0))
-        for inputs in (flushed, moved):
+        for compute, inputs in (
+            (self._reference.flushed, self._inputs),
+            (self._reference.outputs, moved),
+        ):
             try:
-                yield self._reference.outputs(inputs)
+                yield compute(inputs)
             except Unusable:
                 continue
         for graph in (self._graph, self._winograd()):
@@ -189,13 +191,6 @@ class SpecialJudge:
 def _inside(node: Node) -> Iterator[Node]:
     for region in node.regions:
         yield from region.nodes
-
-
-def _without_subnormals(array: np.ndarray) -> np.ndarray:
-    if array.dtype.kind != "f":
-        return array
-    small = np.abs(array) < np.finfo(array.dtype).tiny
-    return np.where(small, np.copysign(array.dtype.type(0), array), array)
 
 
 def _differing(actual: np.ndarray, expected: np.ndarray) -> np.ndarray:
