@@ -119,6 +119,7 @@ def conv_transpose(call: Call) -> Value:
     kernel = _kernel(call, x, w)
     rank = len(kernel)
     extra = call.integers("output_padding", (0,) * rank)
+    _check_output_padding(call, extra)
     wish = call.integers("output_shape", None)
     mode = call.text("auto_pad", "NOTSET")
     if wish is None and mode in ("NOTSET", "VALID", ""):
@@ -137,6 +138,18 @@ def conv_transpose(call: Call) -> Value:
         groups=call.integer("group", 1),
     )
     return result if bias is None else _with_bias(call, result, bias)
+
+
+def _check_output_padding(call: Call, extra: tuple[int, ...]) -> None:
+    """Raises InvalidModel unless each is what ONNX allows: less than the stride or the dilation."""
+    ones = (1,) * len(extra)
+    steps = zip(call.integers("strides", ones), call.integers("dilations", ones))
+    limits = tuple(max(pair) for pair in steps)
+    if any(not 0 <= e < limit for e, limit in zip(extra, limits)):
+        raise InvalidModel(
+            f"node '{call.label}' (ConvTranspose) has the output_padding {extra}; each must be "
+            f"less than the stride or the dilation, {limits}"
+        )
 
 
 def _wished(

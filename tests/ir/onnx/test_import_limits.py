@@ -257,3 +257,19 @@ def test_a_location_that_is_no_text():
     weight.external_data.add(key="location", value="QQQQ")
     with pytest.raises(InvalidModel, match=r"tensor 'w' is external, .* is not UTF-8"):
         import_model(proto.SerializeToString().replace(b"QQQQ", b"Q\xff\xfeQ"))
+
+
+@pytest.mark.parametrize("shape", [None, [9, 2**40 + 5]])
+def test_output_padding_is_less_than_a_step(shape: list[int] | None):
+    weight = np.ones((2, 3, 3, 3), np.float32)
+    more = {} if shape is None else {"output_shape": shape}
+
+    def padded(*extra: int) -> ModelProto:
+        steps = {"strides": [2, 1], "dilations": [1, 3]}
+        return one("ConvTranspose", [1, 2, 4, 4], weight, output_padding=extra, **steps, **more)
+
+    for extra in ((2, 0), (0, 3), (0, 2**40), (-1, 0)):
+        with pytest.raises(InvalidModel, match=r"'n' \(ConvTranspose\) has the output_padding"):
+            import_model(padded(*extra))
+    if shape is None:
+        import_model(padded(1, 2))
