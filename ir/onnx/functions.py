@@ -13,6 +13,9 @@ from planish.ir.onnx.model import normal_domain
 from planish.ir.onnx.order import subgraphs
 from planish.ir.onnx.storage import onnx_type
 
+#: Ops of so many steps that halves are taken through their bodies as float32, rounded once.
+IN_FLOAT32 = frozenset({"Attention"})
+
 FunctionKey = tuple[str, str, str]  # domain, name, overload
 
 

@@ -10,11 +10,12 @@ from onnx import FunctionProto, GraphProto, ModelProto, NodeProto, TensorProto
 from planish.ir.errors import InvalidGraph, InvalidModel, UnsupportedModel
 from planish.ir.graph import Graph, Input, Node, Result, Value, constant
 from planish.ir.limits import MOST_EXPANDED_NODES, MOST_NESTED, excess
-from planish.ir.onnx.call import Call, Converter
+from planish.ir.onnx.call import HALVES, Call, Converter
 from planish.ir.onnx.declared import Declared, declare
 from planish.ir.onnx.emitter import Emitter
 from planish.ir.onnx.frame import Frame
 from planish.ir.onnx.functions import (
+    IN_FLOAT32,
     FunctionKey,
     body_attributes,
     body_size,
@@ -40,7 +41,7 @@ from planish.ir.onnx.storage import Storage
 from planish.ir.onnx.suggestions import try_sizes
 from planish.ir.onnx.table import converter_of
 from planish.ir.onnx.unknown import spell_node, tell_refused, unknown_ops, why_unknown
-from planish.ir.types import TensorType
+from planish.ir.types import DType, TensorType
 from planish.ir.wording import fix_by_dims
 
 
@@ -301,10 +302,20 @@ class _Importer:
         actual.CopyFrom(node)
         del actual.attribute[:]
         actual.attribute.extend(call_attributes(node, frame.attributes).values())
+        halves = {value.type.dtype for value in inputs if value is not None} & {*HALVES}
+        narrow = halves.pop() if len(halves) == 1 and node.op_type in IN_FLOAT32 else None
+        if narrow is not None:
+            inputs = [value and self._cast(value, narrow, DType.FLOAT32, label) for value in inputs]
         body = schema_function(actual, version, inputs)
         if body is None:
             raise UnsupportedModel("ONNX defines no function body for its types")
-        self._enter(frame, node, label, body, inputs, known, version, named=False)
+        self._enter(frame, node, label, body, inputs, known, version, named=False, narrow=narrow)
+
+    def _cast(self, value: Value, old: DType, new: DType, label: str) -> Value:
+        """The value in the type `new` if it is of the type `old`."""
+        if value.type.dtype is not old:
+            return value
+        return self._emitter.emit("cast", [value], {"to": new}, (label,))[0]
 
     def _enter(
         self,
@@ -316,8 +327,9 @@ class _Importer:
         known: bool,
         version: int,
         named: bool = True,
+        narrow: DType | None = None,
     ) -> None:
-        """Opens a function body in a frame of its own."""
+        """Opens a function body in a frame of its own; float32 results are cast to `narrow`."""
         if not known:
             self._bind(frame, node, [None] * len(node.output))
             return
@@ -340,6 +352,8 @@ class _Importer:
 
         def bind(values: list[Value | None]) -> None:
             for name, value in zip(actual, values):
+                if value is not None and narrow is not None:
+                    value = self._cast(value, DType.FLOAT32, narrow, label)
                 frame.scope[name] = value
                 if value is not None and frame.named:
                     self._names.setdefault(value, name)

@@ -18,6 +18,7 @@ RNG = np.random.default_rng(16)
 ROWS = RNG.uniform(100, 600, (2, 4, 16))
 IMAGE = RNG.uniform(100, 600, (1, 4, 6, 6))
 SMALL = RNG.uniform(-1e-3, 1e-3, (2, 4, 16))
+QUERY, KEYS = RNG.uniform(-1, 1, (2, 3, 4, 8)), RNG.uniform(-1, 1, (2, 3, 6, 8))
 AXES = {"axes": [2]}
 
 #: op, attributes, opset, data, further operands
@@ -46,6 +47,8 @@ CASES: dict[str, tuple[str, dict[str, Any], int, np.ndarray, list[np.ndarray]]] 
     "mean_variance": ("MeanVarianceNormalization", {}, 13, IMAGE * 20, []),
     "layer_norm": ("LayerNormalization", {}, 17, ROWS * 20, [np.ones(16)]),
     "softmax": ("Softmax", {"axis": -1}, 13, ROWS * 90, []),
+    "attention": ("Attention", {}, 23, QUERY, [KEYS, KEYS[::-1]]),
+    "attention of large scores": ("Attention", {}, 23, QUERY * 40, [KEYS * 90, KEYS * 40]),
     "mean": ("Mean", {}, 13, ROWS * 100, [ROWS * 90, ROWS * 80]),
     "sum": ("Sum", {}, 13, ROWS * 100, [ROWS * 90, -ROWS * 100]),
     "elu": ("Elu", {}, 13, SMALL, []),
