@@ -153,13 +153,37 @@ def link_library(
 def _command(
     toolchain: Toolchain, name: str, work: Path, objects: Sequence[Path], library: Path
 ) -> list[str]:
-    maps = [f"-ffile-prefix-map={folder}=." for folder in (work, RUNTIME)]
-    sources = ["model.c", *(str(source) for source in sorted(RUNTIME.glob("*.c")))]
+    runtime = _runtime_objects(toolchain, work, name)
+    for file, content in runtime.items():
+        (work / file).write_bytes(content)
     inputs = work / "objects.txt"  # a response file: there can be more kernels than arguments
     inputs.write_text("".join(f'"{_escape(path.resolve())}"\n' for path in objects), "utf-8")
-    command = [*toolchain.command, *COMPILING, *maps, "-I.", f"-I{RUNTIME}", *sources]
-    command += [*LINKING, f"-Wl,-soname,{library_name(name)}", "@objects.txt"]
+    command = [*toolchain.command, *COMPILING, f"-ffile-prefix-map={work}=.", f"-I{RUNTIME}"]
+    command += [
+        "-I.",
+        "model.c",
+        *runtime,
+        *LINKING,
+        f"-Wl,-soname,{library_name(name)}",
+        "@objects.txt",
+    ]
     return [*command, "-o", str(library)]
+
+
+#: The runtime's object files that a toolchain has made, by name: they are the same for every model.
+_RUNTIMES: dict[Toolchain, dict[str, bytes]] = {}
+
+
+def _runtime_objects(toolchain: Toolchain, work: Path, name: str) -> dict[str, bytes]:
+    if toolchain not in _RUNTIMES:
+        folder = work / "runtime"
+        folder.mkdir()
+        command = [*toolchain.command, *COMPILING, f"-ffile-prefix-map={RUNTIME}=.", "-c"]
+        sources = sorted(RUNTIME.glob("*.c"))
+        run_compiler([*command, *map(str, sources)], folder, name)
+        objects = [f"{source.stem}.o" for source in sources]
+        _RUNTIMES[toolchain] = {file: (folder / file).read_bytes() for file in objects}
+    return _RUNTIMES[toolchain]
 
 
 #: The stubs that a toolchain has made, by file name: they are the same every time.
