@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import builtins
+import functools
 import inspect
 import re
 from collections.abc import Iterator
@@ -21,6 +22,7 @@ LAYERS = ("compiler", "ir", "passes", "autotune", "targets")
 FOREIGN = {"ModelProto", "ONNXProgram", "ExportedProgram", "GraphModule", "Module", "PrimFunc"}
 
 
+@functools.cache
 def classes() -> set[str]:
     """The names of all of planish's public classes."""
     return {

@@ -211,13 +211,13 @@ def test_an_output_that_cannot_be_put_in_place_is_refused_at_once(tmp_path: Path
         'mount --bind "$1/source dir" "$1/bound"\nmkdir "$1/ro"\n'
         'mount -t tmpfs -o ro none "$1/ro"\n'
         'for place in mounted bound ro/new; do "$2" -m planish compile "$1/none.onnx" '
-        '-o "$1/$place" || true; "$2" -m planish tune "$1/none.onnx" -o "$1/$place" || true; done',
+        '-o "$1/$place" || true; done; "$2" -m planish tune "$1/none.onnx" -o "$1/ro/new" || true',
         str(tmp_path), sys.executable,
     )  # fmt: skip
     told = [line for line in done.stderr.splitlines() if "machine is busy" not in line]
-    assert len(told) == 6, done.stderr
-    assert all("is a mount point" in line for line in told[:4]), told
-    assert all("Read-only file system" in line for line in told[4:]), told
+    assert len(told) == 4, done.stderr
+    assert all("is a mount point" in line for line in told[:2]), told
+    assert all("Read-only file system" in line for line in told[2:]), told
 
 
 def test_a_parent_that_is_not_a_folder_or_not_writable(tmp_path: Path) -> None:

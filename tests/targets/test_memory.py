@@ -149,7 +149,9 @@ def test_outputs_and_inputs_are_the_callers() -> None:
     assert lifetimes(plan.steps, plan.views, {})[0].first == 0
 
 
-@pytest.mark.parametrize("name", ["squeezenet", "shufflenet", "inception_v1"])
+@pytest.mark.parametrize(
+    "name", ["squeezenet", "shufflenet", pytest.param("inception_v1", marks=pytest.mark.slow)]
+)
 def test_arena_is_near_the_lower_bound(name: str) -> None:
     graph = _kernels(import_model(os.fspath(_LIGHT / f"light_{name}.onnx")))
     plan = check_by_replay(graph)

@@ -67,7 +67,14 @@ def test_library_needs_the_c_library_only(made: Path, tmp_path: Path) -> None:
     assert needed <= {"linux-vdso", "libc", "libm", "libpthread", "ld-linux-x86-64"}
 
 
-@pytest.mark.parametrize("name", ["squeezenet1_1", "minilm_l6_fp32", "romanizer_encoder"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "squeezenet1_1",
+        "romanizer_encoder",
+        pytest.param("minilm_l6_fp32", marks=pytest.mark.slow),
+    ],
+)
 def test_cortex_a72_under_qemu(name: str, made: Path, tmp_path: Path) -> None:
     compiler = shutil.which("aarch64-linux-gnu-gcc") or pytest.skip(
         "no aarch64 cross compiler (Debian's gcc-aarch64-linux-gnu)"
