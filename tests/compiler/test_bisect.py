@@ -40,7 +40,15 @@ def op_types(model: onnx.ModelProto) -> list[str]:
     return [node.op_type for node in model.graph.node]
 
 
-@pytest.mark.parametrize("name", PLANTED)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.slow)
+        if name in ("forget bias", "relu as abs", "double weights")
+        else name
+        for name in PLANTED
+    ],
+)
 def test_a_planted_wrong_rewrite_is_found_in_a_real_architecture(name: str) -> None:
     architecture, culprit, place = PLANTED[name]
     steps = assemble([planish.place(WRONG[name], after=place)])  # a copy of the pipeline
@@ -63,10 +71,10 @@ def test_a_planted_wrong_rewrite_is_found_in_a_real_architecture(name: str) -> N
     ("model", "name"),
     [
         ("mtcnn_rnet", "max to mean"),
-        ("mobilenet_v2", "double weights"),
+        pytest.param("mobilenet_v2", "double weights", marks=pytest.mark.slow),
         ("squeezenet1_1", "swap parts"),
         ("ppocr_cls", "other epsilon"),
-        ("shufflenet_v2_x1_0", "relu as abs"),
+        pytest.param("shufflenet_v2_x1_0", "relu as abs", marks=pytest.mark.slow),
     ],
 )
 def test_a_planted_wrong_rewrite_is_found_in_a_real_model(

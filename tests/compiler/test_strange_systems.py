@@ -180,7 +180,13 @@ def test_folders_of_killed_processes_are_removed(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [
+        (signal.SIGTERM, 143),
+        pytest.param(signal.SIGHUP, 129, marks=pytest.mark.slow),
+    ],
+)
 def test_a_terminated_command_leaves_nothing(
     number: signal.Signals, code: int, model: Path, tmp_path: Path
 ) -> None:
@@ -210,14 +216,15 @@ def test_an_output_that_cannot_be_put_in_place_is_refused_at_once(tmp_path: Path
         'mkdir -p "$1/mounted" "$1/bound" "$1/source dir"\nmount -t tmpfs none "$1/mounted"\n'
         'mount --bind "$1/source dir" "$1/bound"\nmkdir "$1/ro"\n'
         'mount -t tmpfs -o ro none "$1/ro"\n'
-        'for place in mounted bound ro/new; do "$2" -m planish compile "$1/none.onnx" '
-        '-o "$1/$place" || true; done; "$2" -m planish tune "$1/none.onnx" -o "$1/ro/new" || true',
+        'for place in mounted ro/new; do "$2" -m planish compile "$1/none.onnx" -o "$1/$place" '
+        '|| true; done; "$2" -m planish tune "$1/none.onnx" -o "$1/bound" || true',
         str(tmp_path), sys.executable,
     )  # fmt: skip
     told = [line for line in done.stderr.splitlines() if "machine is busy" not in line]
-    assert len(told) == 4, done.stderr
-    assert all("is a mount point" in line for line in told[:2]), told
-    assert all("Read-only file system" in line for line in told[2:]), told
+    assert len(told) == 3, done.stderr
+    assert "is a mount point" in told[0], told
+    assert "Read-only file system" in told[1], told
+    assert "is a mount point" in told[2], told
 
 
 def test_a_parent_that_is_not_a_folder_or_not_writable(tmp_path: Path) -> None:

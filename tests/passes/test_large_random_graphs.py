@@ -73,7 +73,7 @@ def _check(graph: Graph) -> None:
 
 
 @given(numbers=numbers)
-@_settings(30)
+@_settings(20)
 def test_passes_preserve_results(numbers: list[int]) -> None:
     _check(large_graph(numbers))
 

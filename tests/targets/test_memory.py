@@ -150,7 +150,11 @@ def test_outputs_and_inputs_are_the_callers() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["squeezenet", "shufflenet", pytest.param("inception_v1", marks=pytest.mark.slow)]
+    "name",
+    [
+        "squeezenet",
+        *(pytest.param(n, marks=pytest.mark.slow) for n in ("shufflenet", "inception_v1")),
+    ],
 )
 def test_arena_is_near_the_lower_bound(name: str) -> None:
     graph = _kernels(import_model(os.fspath(_LIGHT / f"light_{name}.onnx")))

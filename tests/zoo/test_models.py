@@ -18,7 +18,16 @@ def shapes(model: ZooModel) -> dict[str, tuple[int, ...]]:
 
 
 #: Those that take the longest; others of their kinds are compiled all the same.
-LONG = ("densenet121", "ppocrv4_det", "shufflenet")
+LONG = (
+    "densenet121",
+    "mtcnn_pnet",
+    "mtcnn_rnet",
+    "ppocrv4_det",
+    "resnet50",
+    "shufflenet",
+    "shufflenet_v2_x1_0",
+    "squeezenet1_1",
+)
 MODELS = [
     pytest.param(name, marks=pytest.mark.slow) if name in LONG else name
     for name in (*STORED, *MADE)
