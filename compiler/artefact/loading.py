@@ -7,7 +7,6 @@ import math
 import os
 import weakref
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -260,17 +259,18 @@ class Model:
                 f"threads is {threads!r}, expected a number from 1 to {self._threads}, which "
                 f"model '{self.name}' was loaded with"
             )
-        chosen = chosen_outputs(self.name, self._output_names, outputs)
+        if outputs is not None:
+            outputs = chosen_outputs(self.name, self._output_names, outputs)
         given = self._bind(inputs)
         if self._checked if checked is None else checked:
             self._limits.check(given)
         results, addresses = self._results(out)
         pointers = self._input_pointers, self._output_pointers
-        run = self._library.c_run_threads
-        self._call(partial(run, self._context, threads or 0, *pointers), given, addresses)
+        self._call(self._library.c_run_threads, (threads or 0, *pointers), given, addresses)
         found: dict[str, Any] = dict(zip(self._output_names, results))
-        found.update(out or ())  # the caller's own objects
-        return {name: found[name] for name in chosen}
+        if out:
+            found.update(out)  # the caller's own objects
+        return found if outputs is None else {name: found[name] for name in outputs}
 
     def profile(self, inputs: Mapping[str, Any]) -> list[tuple[str, float]]:
         """Run the model once; give each kernel's name and seconds, in the order of the calls."""
@@ -288,8 +288,7 @@ class Model:
         count = library.c_kernel_count()
         begins, seconds = ((ctypes.c_double * max(1, count))() for _ in range(2))
         pointers = self._input_pointers, self._output_pointers
-        run = partial(library.c_trace, self._context, *pointers, begins, seconds)
-        self._call(run, given, addresses)
+        self._call(library.c_trace, (*pointers, begins, seconds), given, addresses)
         names = [library.c_kernel_name(index).decode() for index in range(count)]
         return list(zip(names, begins[:count], seconds[:count]))
 
@@ -348,8 +347,17 @@ class Model:
         finally:
             self._lock.held = False
 
-    def _call(self, call: Callable[[], int], given: Sequence[Array], results: list[int]) -> None:
-        """Call a function of the library on these inputs and outputs, alone with the context."""
+    def _call(
+        self,
+        function: Callable[..., int],
+        arguments: tuple[Any, ...],
+        given: Sequence[Array],
+        results: list[int],
+    ) -> None:
+        """Call `function(context, *arguments)` of the library, alone with the context.
+
+        The inputs are the arrays `given`; the outputs go to the addresses `results`.
+        """
         lock = self._lock
         try:
             with lock.turn():
@@ -357,7 +365,7 @@ class Model:
                     lock.held = True
                     self._require_open()
                     self._point(given, results)
-                    status = call()
+                    status = function(self._context, *arguments)
                     if status != 0:
                         raise self._failure(status)
                 finally:
@@ -412,13 +420,12 @@ class Model:
 
     def _results(self, out: Mapping[str, Any] | None) -> tuple[list[Array], list[int]]:
         """Give the arrays that the outputs go to, and where their data lie."""
-        given = out or {}
-        if any(name not in self._output_names for name in given):
-            raise self._wrong_names("output", given, self._outputs)
+        if out and any(name not in self._output_names for name in out):
+            raise self._wrong_names("output", out, self._outputs)
         arrays, addresses = [], []
         for slot in self._outputs:
-            if slot.name in given:
-                array = slot.accept_result(given[slot.name])
+            if out and slot.name in out:
+                array = slot.accept_result(out[slot.name])
                 address = _address(array)
             else:
                 array, address = slot.allocate()
@@ -450,6 +457,10 @@ def _destroy(weights: _Weights, lock: ContextLock, context: ctypes.c_void_p) -> 
     # A model that is garbage is destroyed before the finalisers of the garbage that refers to it.
     lock.is_open = False
     _release(weights.library, "c_context_destroy", context)
+
+
+#: Looked up once: a small model runs in the time of some of these.
+_BYTE, _addressof, _char_from = np.dtype(np.uint8), ctypes.addressof, ctypes.c_char.from_buffer
 
 
 class _Slot:
@@ -488,8 +499,8 @@ class _Slot:
 
     def allocate(self) -> tuple[Array, int]:
         """Give a new array that is aligned for the kernels, and where its data lie."""
-        memory = np.empty(self.bytes, np.uint8)
-        begin = _address(memory)
+        memory = np.empty(self.bytes, _BYTE)
+        begin = _addressof(_char_from(memory))
         offset = -begin % ALIGNMENT
         return np.ndarray(self.shape, self.dtype, memory, offset), begin + offset
 
@@ -525,7 +536,7 @@ class _Slot:
 def _address(array: Array) -> int:
     """Give where a contiguous array's data lie; a third of the time that numpy takes to tell."""
     try:
-        return ctypes.addressof(ctypes.c_char.from_buffer(array))  # type: ignore[arg-type]
+        return _addressof(_char_from(array))  # type: ignore[arg-type]
     except (TypeError, ValueError, BufferError):  # read-only or empty
         return int(array.__array_interface__["data"][0])
 

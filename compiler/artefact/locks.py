@@ -12,12 +12,17 @@ import itertools
 import os
 import threading
 import weakref
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from types import TracebackType
 
 loading = threading.RLock()
 """Held while code is loaded or unloaded. A fork takes it first: the system's loader has locks of
 its own, which no thread of the child would give back."""
+
+
+_is_loading: Callable[[], bool] = loading._is_owned  # type: ignore[attr-defined]
+"""Whether this thread holds it, as threading.Condition asks a lock."""
 
 
 class WouldWait(Exception):
@@ -42,7 +47,7 @@ class ContextLock:
 
     def turn(self) -> AbstractContextManager[object]:
         """Give what holds the lock in a with statement; entering it may raise WouldWait."""
-        if _is_owned(loading) or (self.held and _interrupts()):
+        if _is_loading() or (self.held and _interrupts()):
             return _WithoutWaiting(self)
         return self.lock  # written in C: no signal can come between taking it and the statement
 
