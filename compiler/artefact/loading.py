@@ -460,7 +460,8 @@ def _destroy(weights: _Weights, lock: ContextLock, context: ctypes.c_void_p) -> 
 
 
 #: Looked up once: a small model runs in the time of some of these.
-_BYTE, _addressof, _char_from = np.dtype(np.uint8), ctypes.addressof, ctypes.c_char.from_buffer
+_BYTE, _addressof = np.dtype(np.uint8), ctypes.addressof
+_char_from: Callable[[Any], ctypes.c_char] = ctypes.c_char.from_buffer
 
 
 class _Slot:
@@ -536,7 +537,7 @@ class _Slot:
 def _address(array: Array) -> int:
     """Give where a contiguous array's data lie; a third of the time that numpy takes to tell."""
     try:
-        return _addressof(_char_from(array))  # type: ignore[arg-type]
+        return _addressof(_char_from(array))
     except (TypeError, ValueError, BufferError):  # read-only or empty
         return int(array.__array_interface__["data"][0])
 
