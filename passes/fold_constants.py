@@ -30,7 +30,8 @@ def fold_constants(graph: Graph, target: Target) -> Graph:
         %3: float32[2] = add(%0, %2)
 
     A result that would be much larger than its inputs stays an operation (`broadcast_to` of a
-    scalar): see SMALL, GROWTH and LARGEST. Nodes that hold regions stay.
+    scalar): see SMALL, GROWTH and LARGEST. Nodes that hold regions stay, and those with an index
+    out of range, which their kernels hold inside as that of an input.
     """
     return graph.rebuild(_fold)
 
@@ -41,7 +42,10 @@ def _fold(node: Node, inputs: tuple[Value, ...]) -> Sequence[Value] | None:
         return None
     if op_def(node.op).kind is OpKind.REGION or not _may_grow_to(node, sum(d.nbytes for d in data)):
         return None
-    results = run_node(node, data)
+    try:
+        results = run_node(node, data)
+    except InvalidGraph:
+        return None
     # Row-major, for so it goes into the artefact; a reference may give a strided view.
     folded = [constant(np.asarray(d, order="C"), r.name) for d, r in zip(results, node.outputs)]
     for value, result in zip(folded, node.outputs):

@@ -95,3 +95,22 @@ def test_checked_runs(tmp_path: Path) -> None:
         held = model.run(bad, checked=False)
         assert np.isfinite(held["picked"]).all()
         assert held["placed"].sum() <= 6
+
+
+def test_an_index_out_of_range_that_the_model_itself_computes(tmp_path: Path) -> None:
+    """It is held inside the table, as if it were an input."""
+    nodes = [
+        helper.make_node("Add", ["three", "three"], ["six"]),
+        helper.make_node("Gather", ["table", "six"], ["row"]),
+        helper.make_node("Add", ["x", "row"], ["y"]),
+    ]
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, (2,)) for name in "xy"]
+    weights = [
+        numpy_helper.from_array(np.array(3), "three"),
+        numpy_helper.from_array(np.array([[1, 2], [3, 4]], np.float32), "table"),
+    ]
+    graph = helper.make_graph(nodes, "outside", ends[:1], ends[1:], weights)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    planish.compile(model, tmp_path / "a", verify=False, log=False)
+    with planish.load(tmp_path / "a") as loaded:
+        assert loaded.run({"x": np.zeros(2, np.float32)})["y"].tolist() == [3, 4]
