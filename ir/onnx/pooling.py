@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from planish.ir.dim import DimLike
-from planish.ir.errors import UnsupportedModel
+from planish.ir.errors import InvalidModel, UnsupportedModel
 from planish.ir.graph import Value
 from planish.ir.onnx.call import Call
 from planish.ir.onnx.convolution import Window, window_of
@@ -26,6 +26,8 @@ def average_pool(call: Call) -> Value:
 def lp_pool(call: Call) -> Value:
     """LpPool: (Σ |x|ᵖ)^(1/p) over each window."""
     x, p = call.value(0), call.integer("p", 2)
+    if p < 1:
+        raise InvalidModel(f"node '{call.label}' ({call.op}) takes a norm with p={p}")
     powers = call.emit("abs", x)
     if p == 2:
         powers = call.emit("mul", x, x)

@@ -273,3 +273,16 @@ def test_output_padding_is_less_than_a_step(shape: list[int] | None):
             import_model(padded(*extra))
     if shape is None:
         import_model(padded(1, 2))
+
+
+@pytest.mark.parametrize("p", [0, -1])
+def test_norms_of_no_order(p: int):
+    for op, shape, more in (
+        ("LpPool", [1, 2, 4, 4], {"kernel_shape": [2, 2]}),
+        ("GlobalLpPool", [1, 2, 4, 4], {}),
+        ("LpNormalization", [3, 4], {}),
+    ):
+        with pytest.raises(InvalidModel, match=rf"'n' \({op}\) takes a norm with p={p}"):
+            import_model(one(op, shape, p=p, **more))
+    with pytest.raises(InvalidModel, match="'n'"):
+        import_model(one("LRN", [1, 2, 4, 4], size=p))
